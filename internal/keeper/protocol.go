@@ -1,0 +1,114 @@
+package keeper
+
+import "time"
+
+// ProtocolVersion is the version of the keeper's protocol. A keeper outlives upgrades of everything else, so the
+// protocol only grows: requests and fields are added, never changed.
+const ProtocolVersion = 1
+
+// The keeper listens on a unix socket. A client writes one JSON Request a line and reads one JSON Reply a line; replies
+// carry the id of their request. After an "events" request the connection also carries Replies with an Event.
+
+// Request asks the keeper for one thing.
+type Request struct {
+	ID uint64 `json:"id"`
+	Op string `json:"op"` // hello, spawn, signal, kill, list, forget, listen, unlisten, events, shutdown
+
+	Spawn  *Spawn  `json:"spawn,omitempty"`
+	Signal *Signal `json:"signal,omitempty"`
+	Name   string  `json:"name,omitempty"` // kill, forget: process name; unlisten: socket name
+	Listen *Listen `json:"listen,omitempty"`
+}
+
+// Spawn starts a process. Name must be free: never used, or forgotten.
+type Spawn struct {
+	Name   string            `json:"name"` // "classify.1"
+	Argv   []string          `json:"argv"` // argv[0] is an absolute path
+	Env    []string          `json:"env"`
+	Dir    string            `json:"dir"`
+	UID    *uint32           `json:"uid,omitempty"`
+	GID    *uint32           `json:"gid,omitempty"`
+	Groups []uint32          `json:"groups,omitempty"`
+	Listen []string          `json:"listen,omitempty"` // names of sockets to inherit, in LISTEN_FDS order
+	Log    Log               `json:"log"`
+	Notify bool              `json:"notify,omitempty"` // set NOTIFY_SOCKET and accept its datagrams
+	Labels map[string]string `json:"labels,omitempty"` // kept and given back, never read by the keeper
+}
+
+// Log says where a process's output goes.
+type Log struct {
+	Path     string `json:"path"`
+	MaxBytes int64  `json:"max_bytes"` // rotate beyond this size; 0 means never
+	Keep     int    `json:"keep"`      // rotated files to keep
+}
+
+// Signal sends a signal to a process, or to its whole process group.
+type Signal struct {
+	Name   string `json:"name"`
+	Number int    `json:"number"`
+	Group  bool   `json:"group"`
+}
+
+// Listen opens a listening socket that stays open until unlisten, whatever happens to the processes that inherit it.
+type Listen struct {
+	Name    string `json:"name"`    // "ingest.http"
+	Network string `json:"network"` // tcp or unix
+	Address string `json:"address"`
+}
+
+// Process is the keeper's record of a process. A dead one stays until it is forgotten.
+type Process struct {
+	Name       string            `json:"name"`
+	Run        string            `json:"run"` // unique id of this incarnation
+	PID        int               `json:"pid"`
+	StartTime  uint64            `json:"start_time"` // field 22 of /proc/PID/stat: with PID and boot id it names a process for ever
+	Started    time.Time         `json:"started"`
+	Ready      bool              `json:"ready"`            // it has sent READY=1
+	Status     string            `json:"status,omitempty"` // its last STATUS=
+	Exit       *Exit             `json:"exit,omitempty"`   // nil while it runs
+	LogDropped uint64            `json:"log_dropped"`      // bytes of output that could not be written
+	Labels     map[string]string `json:"labels,omitempty"`
+}
+
+// Exit says how a process ended.
+type Exit struct {
+	Code      int       `json:"code"`             // exit status, or -1
+	Signal    int       `json:"signal,omitempty"` // signal that ended it, or 0
+	Time      time.Time `json:"time"`
+	Survivors []int     `json:"survivors,omitempty"` // processes of its tree that outlived a kill
+}
+
+// Socket is a listening socket that the keeper holds.
+type Socket struct {
+	Name    string `json:"name"`
+	Network string `json:"network"`
+	Address string `json:"address"` // as bound: the port is filled in
+}
+
+// Event is a change of a process that the keeper saw.
+type Event struct {
+	Kind    string  `json:"kind"` // started, exited, notify
+	Process Process `json:"process"`
+	Notify  string  `json:"notify,omitempty"` // the datagram of a notify event
+}
+
+// Reply answers a Request, or carries an Event.
+type Reply struct {
+	ID        uint64    `json:"id"`
+	Error     string    `json:"error,omitempty"`
+	Code      string    `json:"code,omitempty"` // fault code of the error
+	Hello     *Hello    `json:"hello,omitempty"`
+	Process   *Process  `json:"process,omitempty"`
+	Processes []Process `json:"processes,omitempty"`
+	Sockets   []Socket  `json:"sockets,omitempty"`
+	Event     *Event    `json:"event,omitempty"`
+}
+
+// Hello is the keeper's answer to hello.
+type Hello struct {
+	Protocol int       `json:"protocol"`
+	Version  string    `json:"version"`
+	PID      int       `json:"pid"`
+	BootID   string    `json:"boot_id"`
+	Started  time.Time `json:"started"`
+}

@@ -1,0 +1,165 @@
+// Package manifest reads hozo.yaml: it turns bytes into a checked Manifest, or into every mistake in them at once, each
+// with its place and its fix. It does no I/O beyond reading the file that it is given and starts nothing.
+package manifest
+
+import "time"
+
+// Manifest is a checked hozo.yaml with one environment laid over it and every default filled in.
+type Manifest struct {
+	Project  string
+	Path     string // absolute path of the file
+	Dir      string // its folder: relative paths in it start here
+	Env      string // name of the overlaid environment, or ""
+	Broker   Broker
+	Streams  []Stream  // in file order
+	Services []Service // in file order
+}
+
+// Broker tunes the message engine.
+type Broker struct {
+	Memory Bytes // soft memory limit of the broker process (GOMEMLIMIT); default 512MiB
+	Store  Bytes // most bytes that all streams may take on disk; default 0: three quarters of the free space
+}
+
+// Durability says what an acknowledgement of a stream survives.
+type Durability string
+
+const (
+	DurabilityMemory  Durability = "memory"  // nothing: the stream lives in the broker's memory
+	DurabilityProcess Durability = "process" // kill -9 of every process (default)
+	DurabilityPower   Durability = "power"   // loss of power: the broker syncs before it acknowledges
+)
+
+// Stream is a named, durable sequence of frames. It stores its own name as a subject and everything below it.
+type Stream struct {
+	Name        string        // dotted: "events.raw"
+	Keep        time.Duration // age at which events are dropped; default 24h
+	MaxBytes    Bytes         // most bytes on disk; publishing fails beyond; default 1GiB
+	Durability  Durability
+	Compression string        // zstd (default) or none
+	Frames      bool          // default true
+	Dedupe      time.Duration // window in which a repeated message id is recognised; default 10m, at most Keep
+}
+
+// Service is one small program, user-written or built-in.
+type Service struct {
+	Name      string
+	Builtin   string   // ingest, route or sink; empty for the user's programs
+	Build     []string // argv, run once before the first start; from a string by POSIX word rules, no shell
+	Run       []string // argv
+	Env       map[string]string
+	Dir       string // absolute; default: the manifest's folder
+	User      string // default: the user who runs Hozo
+	Listen    []Listen
+	Health    *Health
+	Scale     int // instances; default 1
+	Restart   Restart
+	Stop      Stop
+	Needs     []Need
+	Publishes []Route
+	Consumes  []Source
+	Serves    []string // request subjects that it answers
+	Calls     []string // request subjects that it asks
+	Handles   []string // task kinds that it runs
+	Enqueues  []string // task kinds that it enqueues
+	Log       Log
+
+	// Settings of built-in services; nil for the others.
+	Ingest  *Ingest
+	RouteBy *RouteBy
+	To      *Target
+}
+
+// Listen is a socket that the keeper holds for a service.
+type Listen struct {
+	Name    string // "http"
+	Network string // tcp or unix
+	Address string // "127.0.0.1:8080"; a bare port in the file means loopback
+}
+
+// Health is how the platform learns that an instance can work. Exactly one of HTTP, TCP and Notify is set.
+type Health struct {
+	HTTP     string        // path on the first tcp listener, or a full URL: ready on 2xx
+	TCP      string        // listener name or host:port: ready when it accepts
+	Notify   bool          // ready on READY=1 to NOTIFY_SOCKET
+	Interval time.Duration // default 1s
+	Timeout  time.Duration // of one probe; default 1s
+	Grace    time.Duration // from start to ready; default 30s, then it is restarted
+	Failures int           // failures in a row that make it unready; default 3
+}
+
+// Restart is what happens when an instance ends by itself.
+type Restart struct {
+	Policy string        // always (default), on-failure, never
+	Delay  time.Duration // before the first restart; doubles each time; default 100ms
+	Max    time.Duration // most it grows to; default 30s
+	Reset  time.Duration // time up after which the delay starts over; default 10s
+}
+
+// Stop is how an instance is asked to end.
+type Stop struct {
+	Signal string        // default TERM
+	Grace  time.Duration // then the whole tree is killed; default 10s
+}
+
+// Need is a service that must be there first.
+type Need struct {
+	Service   string
+	Condition string // ready (default), started, completed
+}
+
+// Log bounds the log of each instance.
+type Log struct {
+	MaxBytes Bytes // rotate beyond; default 16MiB
+	Keep     int   // rotated files kept; default 4
+}
+
+// Source is a stream, or a part of one, that a service consumes.
+type Source struct {
+	Subject string // as written
+	Stream  string // the stream that stores it
+}
+
+// Route is a subject pattern that a service publishes to.
+type Route struct {
+	Subject string
+	Stream  string
+}
+
+// Ingest tunes the built-in ingest service.
+type Ingest struct {
+	MaxBody  Bytes         // most bytes of one request, decompressed; default 16MiB
+	MaxLine  Bytes         // most bytes of one event; default 1MiB
+	InFlight Bytes         // most bytes of all requests being handled; default 128MiB
+	Linger   time.Duration // how long a small request waits for company in its frame; default 2ms
+}
+
+// RouteBy tunes the built-in route service: each event goes to the first route whose condition holds.
+type RouteBy struct {
+	Rules   []Rule
+	Default string // subject for the rest; empty parks them
+}
+
+// Rule sends an event to Subject when the expression When is true for it.
+type Rule struct {
+	When    string // expr-lang expression over the event's JSON: `type == "PushEvent"`
+	Subject string
+}
+
+// Target is where the built-in sink service writes. Exactly one of SQLite and File is set.
+type Target struct {
+	SQLite  string            // path of the database
+	Table   string            // default "events"
+	Columns map[string]string // column to dotted path in the event's JSON
+	File    string            // folder of rotated .ndjson.zst files
+	Rotate  Rotate
+}
+
+// Rotate says when a file sink finishes a file.
+type Rotate struct {
+	Bytes Bytes         // default 64MiB of stored (compressed) bytes
+	Age   time.Duration // default 10s after its first event
+}
+
+// Bytes is a size; in the file a number with an optional unit (B, KB, MB, GB, TB, KiB, MiB, GiB, TiB).
+type Bytes int64

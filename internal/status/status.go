@@ -1,0 +1,107 @@
+// Package status is the read model of one host: what runs, what flows and what is wrong. The command line, the console
+// and the next plan see Snapshots and nothing deeper.
+package status
+
+import "time"
+
+// Snapshot is the state of a project on one host at one moment.
+type Snapshot struct {
+	Project   string    `json:"project"`
+	Manifest  string    `json:"manifest"`
+	Time      time.Time `json:"time"`
+	Platform  []Process `json:"platform"` // keeper, node, broker
+	Services  []Service `json:"services"` // in the manifest's order
+	Streams   []Stream  `json:"streams"`
+	Problems  []Problem `json:"problems"`
+	Saturated string    `json:"saturated,omitempty"` // first stage that is the bottleneck now, empty when none is
+}
+
+// Process is one process of the platform itself.
+type Process struct {
+	Name     string    `json:"name"`
+	PID      int       `json:"pid"`
+	State    State     `json:"state"`
+	Since    time.Time `json:"since"`
+	Restarts int       `json:"restarts"`
+	RSSBytes int64     `json:"rss_bytes"`
+	CPU      float64   `json:"cpu_seconds"`
+}
+
+// Service is a service of the manifest with its instances.
+type Service struct {
+	Name      string            `json:"name"`
+	Builtin   string            `json:"builtin,omitempty"`
+	Scale     int               `json:"scale"`
+	Listen    map[string]string `json:"listen,omitempty"` // name to address
+	Instances []Instance        `json:"instances"`
+	Traffic   Traffic           `json:"traffic"` // sum over the instances, restarts included
+}
+
+// State is where an instance is in its life.
+type State string
+
+// The states of an instance. Pending, Starting, Ready and Backoff lead up; Stopping and Stopped were asked for; Exited
+// ended by itself and stays so by its policy; Failed needs a person.
+const (
+	Pending  State = "pending"  // waits for what it needs
+	Starting State = "starting" // runs, not ready yet
+	Ready    State = "ready"    // runs and can work
+	Unready  State = "unready"  // runs, its health check fails
+	Backoff  State = "backoff"  // crashed, waits to be started again
+	Stopping State = "stopping"
+	Stopped  State = "stopped"
+	Exited   State = "exited"
+	Failed   State = "failed"
+)
+
+// Instance is one process of a service.
+type Instance struct {
+	Name     string    `json:"name"` // "classify.1"
+	State    State     `json:"state"`
+	PID      int       `json:"pid,omitempty"`
+	Since    time.Time `json:"since"`
+	Restarts int       `json:"restarts"`
+	Reason   string    `json:"reason,omitempty"` // why it is in this state: "exit status 1", "needs broker"
+	Log      string    `json:"log"`              // path of its log file
+	RSSBytes int64     `json:"rss_bytes"`
+	CPU      float64   `json:"cpu_seconds"`
+}
+
+// Traffic sums the Reports of a service.
+type Traffic struct {
+	EventsIn  uint64            `json:"events_in"`
+	BytesIn   uint64            `json:"bytes_in"`
+	EventsOut uint64            `json:"events_out"`
+	BytesOut  uint64            `json:"bytes_out"`
+	Parked    uint64            `json:"parked"`
+	Tasks     uint64            `json:"tasks"`
+	Routes    map[string]uint64 `json:"routes,omitempty"`
+	Busy      float64           `json:"busy"` // mean over the instances, 0 to 1
+}
+
+// Stream is a stream with the services that read it.
+type Stream struct {
+	Name      string     `json:"name"`
+	Messages  uint64     `json:"messages"` // frames stored
+	Bytes     uint64     `json:"bytes"`
+	MaxBytes  int64      `json:"max_bytes"`
+	FirstSeq  uint64     `json:"first_seq"`
+	LastSeq   uint64     `json:"last_seq"`
+	Consumers []Consumer `json:"consumers"`
+}
+
+// Consumer is the position of one service in a stream.
+type Consumer struct {
+	Service  string `json:"service"`
+	Lag      uint64 `json:"lag"`       // messages not delivered yet
+	InFlight int    `json:"in_flight"` // delivered, not acknowledged
+}
+
+// Problem is something wrong as data: a page can order it, hide it and explain it.
+type Problem struct {
+	Code    string    `json:"code"`
+	Title   string    `json:"title"`
+	Service string    `json:"service,omitempty"`
+	Since   time.Time `json:"since"`
+	Fix     string    `json:"fix"`
+}

@@ -1,0 +1,136 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// A frame carries many events in one message. Its layout, integers little-endian:
+//
+//	offset  size
+//	     0     4  magic "HZF1"
+//	     4     1  codec: 0 none, 1 zstd
+//	     5     3  reserved, zero
+//	     8     4  count of events, at least 1
+//	    12     4  raw length: bytes of the payload before compression
+//	    16     4  CRC-32C of bytes 0..15 and of everything from byte 20 on
+//	    20     4n end of each event in the raw payload, its trailing newline excluded
+//	 20+4n     …  payload: every event followed by one newline, compressed as one unit
+//
+// Because each event ends in a newline, the payload of a frame of JSON events is NDJSON, and payloads of consecutive
+// zstd frames can be concatenated into one valid .ndjson.zst file without decoding them.
+const (
+	frameMagic     = "HZF1"
+	frameHeaderLen = 20
+
+	// MaxFrameRawBytes bounds the uncompressed payload of one frame, and so what a reader must be ready to allocate.
+	MaxFrameRawBytes = 8 << 20
+)
+
+// Codec says how a frame's payload is compressed.
+type Codec uint8
+
+const (
+	CodecNone Codec = 0
+	CodecZstd Codec = 1
+)
+
+// String gives the manifest's word for the codec.
+func (c Codec) String() string {
+	switch c {
+	case CodecNone:
+		return "none"
+	case CodecZstd:
+		return "zstd"
+	default:
+		return fmt.Sprintf("codec %d", uint8(c))
+	}
+}
+
+// Frame is a decoded layout: the payload is still compressed. It aliases the bytes that it was parsed from.
+type Frame struct {
+	Codec    Codec
+	RawBytes int    // length of the payload once decompressed
+	Payload  []byte // as stored
+	ends     []byte // 4 bytes an event
+}
+
+// Count is the number of events in the frame.
+func (f Frame) Count() int { return len(f.ends) / 4 }
+
+// Event returns event i of the decompressed payload raw, without its newline. It panics when i is out of range.
+func (f Frame) Event(raw []byte, i int) []byte {
+	start := 0
+	if i > 0 {
+		start = f.end(i-1) + 1
+	}
+	end := f.end(i)
+	return raw[start:end:end]
+}
+
+func (f Frame) end(i int) int { return int(binary.LittleEndian.Uint32(f.ends[4*i:])) }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrFrame is the base of every error of ParseFrame.
+var ErrFrame = errors.New("malformed frame")
+
+// AppendFrame appends a frame to dst. ends[i] is the end of event i in the raw payload of rawBytes bytes, of which
+// payload is the form compressed by codec.
+func AppendFrame(dst []byte, codec Codec, ends []uint32, rawBytes int, payload []byte) []byte {
+	start := len(dst)
+	dst = append(dst, frameMagic...)
+	dst = append(dst, byte(codec), 0, 0, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(ends)))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(rawBytes))
+	dst = append(dst, 0, 0, 0, 0)
+	for _, end := range ends {
+		dst = binary.LittleEndian.AppendUint32(dst, end)
+	}
+	dst = append(dst, payload...)
+	binary.LittleEndian.PutUint32(dst[start+16:], frameSum(dst[start:]))
+	return dst
+}
+
+// ParseFrame checks b and returns its layout. The error wraps ErrFrame and says which rule b breaks.
+func ParseFrame(b []byte) (Frame, error) {
+	if len(b) < frameHeaderLen || string(b[:4]) != frameMagic {
+		return Frame{}, fmt.Errorf("%w: no %s header in %d bytes", ErrFrame, frameMagic, len(b))
+	}
+	codec := Codec(b[4])
+	count, raw := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
+	switch {
+	case codec > CodecZstd || b[5] != 0 || b[6] != 0 || b[7] != 0:
+		return Frame{}, fmt.Errorf("%w: codec %d of a newer version", ErrFrame, codec)
+	case count == 0 || raw > MaxFrameRawBytes || count > raw:
+		return Frame{}, fmt.Errorf("%w: %d events in %d bytes", ErrFrame, count, raw)
+	case int64(len(b)) < frameHeaderLen+4*int64(count):
+		return Frame{}, fmt.Errorf("%w: %d bytes cannot hold %d offsets", ErrFrame, len(b), count)
+	}
+	if want, got := binary.LittleEndian.Uint32(b[16:]), frameSum(b); want != got {
+		return Frame{}, fmt.Errorf("%w: checksum is %08x, content gives %08x", ErrFrame, want, got)
+	}
+	table := frameHeaderLen + 4*int(count)
+	f := Frame{Codec: codec, RawBytes: int(raw), Payload: b[table:], ends: b[frameHeaderLen:table]}
+	next := 0 // first byte of the next event
+	for i := range int(count) {
+		end := f.end(i)
+		if end < next || end >= int(raw) {
+			return Frame{}, fmt.Errorf("%w: event %d ends at %d, outside %d..%d", ErrFrame, i, end, next, raw)
+		}
+		next = end + 1
+	}
+	if next != int(raw) {
+		return Frame{}, fmt.Errorf("%w: events end at %d of %d bytes", ErrFrame, next, raw)
+	}
+	if codec == CodecNone && len(f.Payload) != int(raw) {
+		return Frame{}, fmt.Errorf("%w: payload is %d bytes, header says %d", ErrFrame, len(f.Payload), raw)
+	}
+	return f, nil
+}
+
+func frameSum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:16], castagnoli), castagnoli, b[frameHeaderLen:])
+}

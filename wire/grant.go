@@ -1,0 +1,62 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// GrantVersion is the version of Grant that this build writes.
+const GrantVersion = 1
+
+// Grant is what the platform grants one instance: its credential on the bus and its wiring, which are two views of the
+// same lines of the manifest. It is written to a 0600 file named by HOZO_GRANT, so that a program in any language can
+// read it.
+type Grant struct {
+	Version  int             `json:"version"`
+	Project  string          `json:"project"`
+	Service  string          `json:"service"`
+	Instance int             `json:"instance"`
+	User     string          `json:"user"`
+	Password string          `json:"password"`
+	Inbox    string          `json:"inbox"` // prefix of the only reply subjects that this user may subscribe to
+	Consumes []Source        `json:"consumes,omitempty"`
+	Publish  []Route         `json:"publishes,omitempty"`
+	Handles  []string        `json:"handles,omitempty"`  // task kinds that this service runs
+	Enqueues []string        `json:"enqueues,omitempty"` // task kinds that this service may enqueue
+	Serves   []string        `json:"serves,omitempty"`   // request subjects that this service answers
+	Calls    []string        `json:"calls,omitempty"`    // request subjects that this service may ask
+	Config   json.RawMessage `json:"config,omitempty"`   // settings of a built-in service
+}
+
+// Source is one stream that a service consumes.
+type Source struct {
+	Stream   string   `json:"stream"`             // the stream's name in the manifest: "events.raw"
+	Subjects []string `json:"subjects,omitempty"` // filter; empty means the whole stream
+	Durable  string   `json:"durable"`            // name of the JetStream consumer that the platform made
+	Ordered  bool     `json:"ordered,omitempty"`  // the consumer is read in order by one instance and acknowledged cumulatively (sinks)
+}
+
+// Route is one subject pattern that a service publishes to, and the stream that stores it.
+type Route struct {
+	Subject     string `json:"subject"` // may end in ".>" or contain "*"
+	Stream      string `json:"stream"`
+	Compression string `json:"compression"` // "zstd" or "none"
+	Frames      bool   `json:"frames"`      // false: one message an event, for foreign NATS clients
+}
+
+// ReadGrant reads the Grant in the file at path.
+func ReadGrant(path string) (Grant, error) {
+	var g Grant
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return g, err
+	}
+	if err := json.Unmarshal(data, &g); err != nil {
+		return g, fmt.Errorf("decode grant %s: %w", path, err)
+	}
+	if g.Version != GrantVersion {
+		return g, fmt.Errorf("grant %s has version %d, this build reads version %d", path, g.Version, GrantVersion)
+	}
+	return g, nil
+}

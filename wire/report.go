@@ -1,0 +1,21 @@
+package wire
+
+import "time"
+
+// Report is what an instance says of its own work, once a second, on hozo.report.<service>.<instance>. Counters run from
+// the start of the process.
+type Report struct {
+	Service   string            `json:"service"`
+	Instance  int               `json:"instance"`
+	Run       string            `json:"run"` // HOZO_RUN: counters start again with a new run
+	Time      time.Time         `json:"time"`
+	EventsIn  uint64            `json:"events_in"`
+	BytesIn   uint64            `json:"bytes_in"`   // uncompressed event bytes
+	EventsOut uint64            `json:"events_out"` // published, or stored by a sink
+	BytesOut  uint64            `json:"bytes_out"`
+	Parked    uint64            `json:"parked"`
+	Retried   uint64            `json:"retried"`
+	Tasks     uint64            `json:"tasks"`            // tasks done
+	Routes    map[string]uint64 `json:"routes,omitempty"` // events out per subject
+	Busy      float64           `json:"busy"`             // share of the last second in which every worker was busy, 0 to 1
+}
