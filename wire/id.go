@@ -17,7 +17,7 @@ type EventID struct {
 // String gives "events.raw:17:3".
 func (id EventID) String() string { return fmt.Sprintf("%s:%d:%d", id.Stream, id.Seq, id.Index) }
 
-// ParseEventID reads what String wrote.
+// ParseEventID reads what String wrote and nothing else, so that one event has one name.
 func ParseEventID(s string) (EventID, error) {
 	parts := strings.Split(s, ":")
 	if len(parts) != 3 || parts[0] == "" {
@@ -31,5 +31,9 @@ func ParseEventID(s string) (EventID, error) {
 	if err != nil || index < 0 {
 		return EventID{}, fmt.Errorf("event id %q: index %q is not a number from 0", s, parts[2])
 	}
-	return EventID{parts[0], seq, index}, nil
+	id := EventID{parts[0], seq, index}
+	if id.String() != s {
+		return EventID{}, fmt.Errorf("event id %q: its numbers are not written as in %q", s, id)
+	}
+	return id, nil
 }

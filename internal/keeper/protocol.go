@@ -6,6 +6,27 @@ import "time"
 // protocol only grows: requests and fields are added, never changed.
 const ProtocolVersion = 1
 
+// The values of Request.Op.
+const (
+	opHello    = "hello"
+	opSpawn    = "spawn"
+	opSignal   = "signal"
+	opKill     = "kill"
+	opList     = "list"
+	opForget   = "forget"
+	opListen   = "listen"
+	opUnlisten = "unlisten"
+	opEvents   = "events"
+	opShutdown = "shutdown"
+)
+
+// The values of Event.Kind.
+const (
+	EventStarted = "started" // the process runs
+	EventExited  = "exited"  // the process and all of its tree are gone, its output is in the log
+	EventNotify  = "notify"  // the process sent a datagram to NOTIFY_SOCKET
+)
+
 // The keeper listens on a unix socket. A client writes one JSON Request a line and reads one JSON Reply a line; replies
 // carry the id of their request. After an "events" request the connection also carries Replies with an Event.
 
@@ -22,13 +43,13 @@ type Request struct {
 
 // Spawn starts a process. Name must be free: never used, or forgotten.
 type Spawn struct {
-	Name   string            `json:"name"` // "classify.1"
-	Argv   []string          `json:"argv"` // argv[0] is an absolute path
-	Env    []string          `json:"env"`
-	Dir    string            `json:"dir"`
-	UID    *uint32           `json:"uid,omitempty"`
-	GID    *uint32           `json:"gid,omitempty"`
-	Groups []uint32          `json:"groups,omitempty"`
+	Name   string            `json:"name"`             // "classify.1"
+	Argv   []string          `json:"argv"`             // argv[0] is an absolute path
+	Env    []string          `json:"env"`              // whole environment; the keeper adds HOZO_RUN, LISTEN_*, PORT, NOTIFY_SOCKET
+	Dir    string            `json:"dir"`              // empty: the keeper's own
+	UID    *uint32           `json:"uid,omitempty"`    // nil: the keeper's own
+	GID    *uint32           `json:"gid,omitempty"`    // nil: the main group of UID
+	Groups []uint32          `json:"groups,omitempty"` // supplementary groups; none when empty
 	Listen []string          `json:"listen,omitempty"` // names of sockets to inherit, in LISTEN_FDS order
 	Log    Log               `json:"log"`
 	Notify bool              `json:"notify,omitempty"` // set NOTIFY_SOCKET and accept its datagrams
@@ -37,7 +58,7 @@ type Spawn struct {
 
 // Log says where a process's output goes.
 type Log struct {
-	Path     string `json:"path"`
+	Path     string `json:"path"`      // absolute; empty: output is discarded
 	MaxBytes int64  `json:"max_bytes"` // rotate beyond this size; 0 means never
 	Keep     int    `json:"keep"`      // rotated files to keep
 }
@@ -96,7 +117,10 @@ type Event struct {
 type Reply struct {
 	ID        uint64    `json:"id"`
 	Error     string    `json:"error,omitempty"`
-	Code      string    `json:"code,omitempty"` // fault code of the error
+	Code      string    `json:"code,omitempty"`   // fault code of the error
+	Where     string    `json:"where,omitempty"`  // fault.Error.Where of the error
+	Fix       string    `json:"fix,omitempty"`    // fault.Error.Fix of the error
+	Misuse    bool      `json:"misuse,omitempty"` // the error is the caller's mistake
 	Hello     *Hello    `json:"hello,omitempty"`
 	Process   *Process  `json:"process,omitempty"`
 	Processes []Process `json:"processes,omitempty"`

@@ -1,0 +1,116 @@
+package bus
+
+import "github.com/hozo-dev/hozo/wire"
+
+const (
+	// TargetFrameBytes is the raw size at which a frame is full: at 256 KiB zstd's fastest level reaches 94 % of its
+	// ratio at 1 MiB, and one frame is a fraction of a second of any stream.
+	TargetFrameBytes = 256 << 10
+
+	// MaxFrameEvents is the number of events at which a frame is full. It bounds the offset table, 4 bytes an event,
+	// to 64 KiB.
+	MaxFrameEvents = 16384
+)
+
+// Builder makes frames: events are added and encoded as one. Its buffers are reused. Not safe for concurrent use.
+type Builder struct {
+	codec   wire.Codec
+	events  eventBuffer
+	payload []byte // compressed
+	frame   []byte
+}
+
+// NewBuilder returns an empty Builder of frames that are compressed by codec.
+func NewBuilder(codec wire.Codec) *Builder { return &Builder{codec: codec} }
+
+// Add copies event into the frame. It reports false, and adds nothing, when the frame would outgrow
+// wire.MaxFrameRawBytes. An event should hold no newline: readers that cut the raw payload at newlines would split it.
+func (b *Builder) Add(event []byte) bool {
+	if b.events.bytes()+len(event)+1 > wire.MaxFrameRawBytes {
+		return false
+	}
+	b.events.add(event)
+	return true
+}
+
+// Len is the number of events added.
+func (b *Builder) Len() int { return b.events.len() }
+
+// RawBytes is the size of the events, one newline each included.
+func (b *Builder) RawBytes() int { return b.events.bytes() }
+
+// Full reports whether the frame has reached TargetFrameBytes or MaxFrameEvents. A full Builder still takes events.
+func (b *Builder) Full() bool {
+	return b.RawBytes() >= TargetFrameBytes || b.Len() >= MaxFrameEvents
+}
+
+// Frame encodes the events added so far, or returns nil when there are none. The bytes are valid until the next call
+// of Frame or Reset.
+func (b *Builder) Frame() []byte {
+	if b.Len() == 0 {
+		return nil
+	}
+	b.frame, b.payload = b.events.encode(b.frame[:0], b.payload, b.codec, 0, b.Len())
+	return b.frame
+}
+
+// Reset forgets the events and keeps the buffers.
+func (b *Builder) Reset() { b.events.truncate(0) }
+
+// eventBuffer is events one after the other, each ended by a newline, and where each one ends.
+type eventBuffer struct {
+	raw  []byte
+	ends []uint32 // excluding the newline
+}
+
+func (e *eventBuffer) len() int   { return len(e.ends) }
+func (e *eventBuffer) bytes() int { return len(e.raw) }
+
+func (e *eventBuffer) add(event []byte) {
+	e.raw = append(e.raw, event...)
+	e.ends = append(e.ends, uint32(len(e.raw)))
+	e.raw = append(e.raw, '\n')
+}
+
+// start is the offset of event i.
+func (e *eventBuffer) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return int(e.ends[i-1]) + 1
+}
+
+func (e *eventBuffer) event(i int) []byte { return e.raw[e.start(i):e.ends[i]] }
+
+// truncate keeps the first n events.
+func (e *eventBuffer) truncate(n int) {
+	e.raw = e.raw[:e.start(n)]
+	e.ends = e.ends[:n]
+}
+
+// cut returns the end of the frame that begins with event from: as many events as fit in bytes, but at least one.
+func (e *eventBuffer) cut(from, bytes int) int {
+	start, to := e.start(from), from+1
+	for to < e.len() && e.start(to+1)-start <= bytes && to-from < MaxFrameEvents {
+		to++
+	}
+	return to
+}
+
+// encode appends the frame of the events from to to-1 to dst. scratch is a buffer that it may use and returns.
+func (e *eventBuffer) encode(dst, scratch []byte, codec wire.Codec, from, to int) (frame, buf []byte) {
+	start := e.start(from)
+	raw, ends := e.raw[start:e.start(to)], e.ends[from:to]
+	if start > 0 {
+		shifted := make([]uint32, len(ends))
+		for i, end := range ends {
+			shifted[i] = end - uint32(start)
+		}
+		ends = shifted
+	}
+	if codec == wire.CodecNone {
+		return wire.AppendFrame(dst, codec, ends, len(raw), raw), scratch
+	}
+	scratch = compress(scratch[:0], codec, raw)
+	return wire.AppendFrame(dst, codec, ends, len(raw), scratch), scratch
+}

@@ -1,0 +1,219 @@
+package bus
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/lifecycle"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+)
+
+// DefaultCallTimeout ends an Ask whose context has no deadline, and bounds a handler's time in a Server.
+const DefaultCallTimeout = 10 * time.Second
+
+// headerFix carries the fix of a fault in an answer, beside wire.HeaderCode and wire.HeaderError.
+const headerFix = "Hozo-Fix"
+
+// Call is a question with a typed answer: a request to whichever instance of a service is free. Nothing of it is
+// stored. Both types are written by encoding/json; []byte and json.RawMessage pass through.
+type Call[Req, Resp any] struct{ subject string }
+
+// NewCall names the call of subject.
+func NewCall[Req, Resp any](subject string) Call[Req, Resp] { return Call[Req, Resp]{subject} }
+
+// Subject returns the subject.
+func (c Call[Req, Resp]) Subject() string { return c.subject }
+
+// Ask sends req and waits for the answer until ctx ends, or DefaultCallTimeout when ctx has no deadline. A fault that
+// the serving handler returned comes back with its code and fix; other faults are bus/no-responder, bus/timeout,
+// bus/unavailable and bus/no-call. After bus/timeout the request may have been carried out.
+func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, error) {
+	var resp Resp
+	if !slices.Contains(conn.cfg.Grant.Calls, c.subject) {
+		return resp, &fault.Error{
+			Code: CodeNoCall, Where: c.subject, What: fmt.Sprintf("service %q may not ask %q", conn.cfg.Grant.Service, c.subject),
+			Fix: fmt.Sprintf("add %s to calls of service %s", c.subject, conn.cfg.Grant.Service),
+		}
+	}
+	data, err := encode(c.subject, req)
+	if err != nil {
+		return resp, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		timed, cancel := context.WithTimeout(ctx, DefaultCallTimeout)
+		defer cancel()
+		ctx = timed
+	}
+	msg, err := conn.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.subject, Data: data})
+	if err != nil {
+		return resp, askFault(ctx, c.subject, err)
+	}
+	if code := msg.Header.Get(wire.HeaderCode); code != "" {
+		return resp, &fault.Error{Code: code, Where: c.subject, What: msg.Header.Get(wire.HeaderError), Fix: msg.Header.Get(headerFix)}
+	}
+	if err := decode(msg.Data, &resp); err != nil {
+		return resp, fmt.Errorf("answer of %s: %w", c.subject, err)
+	}
+	return resp, nil
+}
+
+func askFault(ctx context.Context, subject string, err error) error {
+	f := &fault.Error{Where: subject, Err: err}
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		f.Code, f.What, f.Fix = CodeNoResponder, "nobody answers this call", "start a service that serves "+subject
+	case ctx.Err() != nil:
+		f.Code, f.What, f.Fix = CodeTimedOut, "no answer in time", "see hozo status; ask again if asking twice is harmless"
+		f.Err = context.Cause(ctx)
+	case errors.Is(err, nats.ErrMaxPayload):
+		f.Code, f.What, f.Fix = CodeTooLarge, "the request is larger than the broker allows", "send less"
+	default:
+		f.Code, f.What, f.Fix = CodeUnavailable, "the bus is away", "see hozo status"
+	}
+	return f
+}
+
+// ServeConfig tunes a Server. The zero value is ready for production.
+type ServeConfig struct {
+	Workers int           // requests at once; default GOMAXPROCS
+	Timeout time.Duration // of one request; default DefaultCallTimeout
+	Drain   time.Duration // how long requests in hand may go on after the stop; default 8s
+}
+
+// Server answers a call. All instances of a service share the requests.
+type Server struct {
+	conn    *Conn
+	log     *slog.Logger
+	subject string
+	cfg     ServeConfig
+	answer  func(ctx context.Context, data []byte) ([]byte, error)
+	panics  quiet
+	ready   chan struct{}
+}
+
+var _ lifecycle.Runner = (*Server)(nil)
+
+// Serve returns a Server that answers with fn. An error of fn goes to the asker; a fault keeps its code and fix.
+func (c Call[Req, Resp]) Serve(conn *Conn, fn func(ctx context.Context, req Req) (Resp, error), cfg ServeConfig) *Server {
+	cfg.Workers = cmp.Or(max(cfg.Workers, 0), runtime.GOMAXPROCS(0))
+	cfg.Timeout = cmp.Or(max(cfg.Timeout, 0), DefaultCallTimeout)
+	cfg.Drain = cmp.Or(max(cfg.Drain, 0), 8*time.Second)
+	return &Server{
+		conn: conn, subject: c.subject, cfg: cfg, log: conn.log.With("call", c.subject), ready: make(chan struct{}),
+		answer: func(ctx context.Context, data []byte) ([]byte, error) {
+			var req Req
+			if err := decode(data, &req); err != nil {
+				return nil, err
+			}
+			resp, err := fn(ctx, req)
+			if err != nil {
+				return nil, err
+			}
+			return encode(c.subject, resp)
+		},
+	}
+}
+
+// Ready is closed when the broker knows of this Server.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run answers requests until ctx ends; then it takes no more, answers those that have reached it and returns. It
+// returns the fault bus/not-served when the subject is not declared under serves.
+func (s *Server) Run(ctx context.Context) error {
+	g := s.conn.cfg.Grant
+	if !slices.Contains(g.Serves, s.subject) {
+		return &fault.Error{
+			Code: CodeNotServed, Where: s.subject, What: fmt.Sprintf("service %q may not serve %q", g.Service, s.subject),
+			Fix: fmt.Sprintf("add %s to serves of service %s", s.subject, g.Service),
+		}
+	}
+	work, abandon := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer abandon(nil)
+	requests := make(chan *nats.Msg) // what waits for a worker waits in the subscription
+	closed := make(chan struct{})
+	sub, err := s.conn.nc.QueueSubscribe(s.subject, g.Service, func(m *nats.Msg) {
+		select {
+		case requests <- m:
+		case <-work.Done():
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", s.subject, err)
+	}
+	sub.SetClosedHandler(func(string) { close(closed) })
+
+	s.conn.counters.addWorkers(s.cfg.Workers)
+	defer s.conn.counters.addWorkers(-s.cfg.Workers)
+	var workers sync.WaitGroup
+	idle := make(chan struct{}) // closed when no more requests come
+	for range s.cfg.Workers {
+		workers.Go(func() {
+			for {
+				select {
+				case m := <-requests:
+					s.serve(work, m)
+				case <-idle:
+					return
+				}
+			}
+		})
+	}
+	flush, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	_ = s.conn.nc.FlushWithContext(flush) // while disconnected it fails; nats.go subscribes again when the bus is back
+	cancel()
+	close(s.ready)
+	<-ctx.Done()
+	grace := time.AfterFunc(s.cfg.Drain, func() { abandon(errors.New("the drain is over")) })
+	defer grace.Stop()
+	if err := sub.Drain(); err != nil {
+		abandon(err) // the connection is closed: nothing comes any more
+	}
+	select {
+	case <-closed: // the callback has returned for the last time
+	case <-work.Done():
+		_ = sub.Unsubscribe() // fails only when that has happened already
+	}
+	close(idle)
+	workers.Wait()
+	return nil
+}
+
+func (s *Server) serve(work context.Context, m *nats.Msg) {
+	idle := s.conn.counters.Working()
+	defer idle()
+	ctx, cancel := context.WithTimeoutCause(work, s.cfg.Timeout, fmt.Errorf("the request took longer than %v", s.cfg.Timeout))
+	defer cancel()
+	data, err := s.safely(ctx, m.Data)
+	reply := &nats.Msg{Subject: m.Reply, Data: data}
+	if err != nil {
+		reply.Header = nats.Header{wire.HeaderCode: {cmp.Or(fault.Code(err), "call/error")}, wire.HeaderError: {oneLine(err.Error())}}
+		if f, ok := fault.As(err); ok && f.Fix != "" {
+			reply.Header.Set(headerFix, oneLine(f.Fix))
+		}
+	}
+	_ = s.conn.nc.PublishMsg(reply) // when the bus is away the asker sees a timeout
+	s.conn.counters.EventsIn.Add(1)
+	s.conn.counters.BytesIn.Add(uint64(len(m.Data)))
+}
+
+func (s *Server) safely(ctx context.Context, data []byte) (answer []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if now, dropped := s.panics.pass(); now {
+				s.log.Error("handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "more_not_logged", dropped)
+			}
+			answer, err = nil, &fault.Error{Code: CodePanic, What: fmt.Sprintf("the handler panicked: %v", p), Fix: "see the stack in the service's log"}
+		}
+	}()
+	return s.answer(ctx, data)
+}

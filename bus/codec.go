@@ -1,0 +1,70 @@
+package bus
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/klauspost/compress/zstd"
+)
+
+// The codecs are made once and shared: EncodeAll and DecodeAll keep no state between calls, are safe for concurrent
+// use and hold one set of tables a core, some 2 MiB each.
+var (
+	zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
+		return zstd.NewWriter(nil,
+			zstd.WithEncoderLevel(zstd.SpeedFastest),
+			zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
+			zstd.WithWindowSize(1<<20), // four target frames; the default of 4 MiB costs memory and gains nothing
+			zstd.WithLowerEncoderMem(true))
+	})
+	zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) {
+		return zstd.NewReader(nil,
+			zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)),
+			zstd.WithDecoderMaxMemory(wire.MaxFrameRawBytes),
+			zstd.WithDecodeAllCapLimit(true)) // output never outgrows what the header announced
+	})
+)
+
+// compress appends raw, coded by codec, to dst.
+func compress(dst []byte, codec wire.Codec, raw []byte) []byte {
+	if codec == wire.CodecNone {
+		return append(dst, raw...)
+	}
+	enc, err := zstdEncoder()
+	if err != nil {
+		panic(fmt.Sprintf("bus: internal error: zstd encoder: %v", err)) // only wrong options can fail
+	}
+	return enc.EncodeAll(raw, dst)
+}
+
+// decompress returns the size bytes that payload holds, in buf when it is large enough.
+func decompress(buf []byte, codec wire.Codec, payload []byte, size int) ([]byte, error) {
+	if codec == wire.CodecNone {
+		return payload, nil
+	}
+	dec, err := zstdDecoder()
+	if err != nil {
+		panic(fmt.Sprintf("bus: internal error: zstd decoder: %v", err)) // only wrong options can fail
+	}
+	if cap(buf) < size {
+		buf = make([]byte, 0, size)
+	}
+	raw, err := dec.DecodeAll(payload, buf[:0:size])
+	if err != nil {
+		return nil, fmt.Errorf("%w: decompress: %w", wire.ErrFrame, err)
+	}
+	if len(raw) != size {
+		return nil, fmt.Errorf("%w: payload is %d bytes decompressed, header says %d", wire.ErrFrame, len(raw), size)
+	}
+	return raw, nil
+}
+
+// codecOf reads the manifest's word for a route's compression; zstd is the default.
+func codecOf(r wire.Route) wire.Codec {
+	if r.Compression == wire.CodecNone.String() {
+		return wire.CodecNone
+	}
+	return wire.CodecZstd
+}

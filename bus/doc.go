@@ -1,0 +1,55 @@
+// Package bus moves events between programs: typed topics and calls on top of streams of frames.
+//
+// # Parts
+//
+// A [Topic] is a subject with a Go type. A [Stage] reads a topic with many workers and hands each event to a
+// [HandlerFunc]; what the handler sends goes through its [Out]. A [Publisher] stores events that come from outside, such
+// as HTTP requests. A [Follower] reads a stream strictly in order, for sinks. A [Call] asks another service and waits
+// for its answer. All of them share one [Conn], whose rights and wiring come from the instance's wire.Grant.
+//
+// # Frames
+//
+// Streams store frames: many events, compressed as one, in one message with one acknowledgement. The layout belongs to
+// package wire; [Builder] makes frames and [OpenFrame] reads them. An event is named for life by stream, sequence and
+// index (wire.EventID). A stream declared with frames: off stores one event a message, and reads as frames of one.
+//
+// # Delivery
+//
+// Between programs every event is delivered at least once, and its effects are made once:
+//
+//   - A Stage acknowledges a frame only when everything that its handlers sent is stored. Until then the frame is kept
+//     alive at the broker, and when the process dies the broker gives it to another instance after the consumer's
+//     acknowledgement wait (5 s).
+//   - What a Stage stores carries a message id made from the source frame, the service, the subject and the part, so a
+//     frame that is handled twice is stored once within the target stream's duplicate window. This holds as far as the
+//     handler is a function of its event: one that sends something else the second time is believed the first time.
+//   - A Publisher gives every frame a random id before the first try, so its retries after a lost reply are recognised.
+//     A caller whose Publish fails with bus/unavailable does not know the outcome.
+//   - An event that keeps failing is parked: stored under a subject of its own, only if that subject is empty. Parking
+//     comes before the frame's output, so that a crash between the two loses nothing.
+//   - A Follower never returns a frame twice or leaves one out. What a sink did with it is settled by the sink's own
+//     watermark, which it passes to [Conn.Follow].
+//
+// # Order
+//
+// A Stage handles the events of one frame in order, one at a time, and frames at once in any order. What one handler
+// sends to one subject stays in order within the frame. Only a Follower sees a stream in order.
+//
+// # Failure of one event
+//
+// A handler's error, panic or overrun is retried in place with growing pauses, then the event is parked alone and its
+// neighbours land. [Reject] parks at once; [Drop] forgets. A frame whose bytes are damaged is parked whole.
+//
+// # Backpressure
+//
+// Nothing is ever dropped because something is slow. A Stage pulls: it asks the broker for as many bytes as it has room
+// for and as many frames as its workers finish in a quarter of a second, so that fast workers are never idle and slow
+// ones leave work to others. When the target stream is full or the broker is away, workers keep their frame and try
+// again, pulling stops, and the backlog waits in the source stream. A Publisher blocks its callers beyond a window of
+// unacknowledged bytes and passes a full stream on as bus/stream-full; the caller owns that decision.
+//
+// # Stopping
+//
+// When the context of a Run ends, no more work is taken, frames not yet begun are given back for other instances, and
+// the ones in hand are finished with a context that lives on for a grace period.
+package bus

@@ -1,0 +1,190 @@
+package bus
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// outFrameBytes is the raw size at which a stage's output for one subject is cut into a further frame. It is twice the
+// target so that a handler that adds to its events still makes one frame of one, not one and a bit; uncompressed it
+// fits even in a message of 1 MiB, nats-server's own default limit.
+const outFrameBytes = 2 * TargetFrameBytes
+
+// maxOutBytes bounds what one event may send, before its handler is told bus/too-large.
+const maxOutBytes = wire.MaxFrameRawBytes
+
+// keptRoutes is the number of subjects beyond which an Out forgets their buffers between frames: programs that make
+// subjects from data would grow without end.
+const keptRoutes = 1024
+
+// Out collects what the handlers of one frame send. It is stored only when the whole frame is done, and then before the
+// frame is acknowledged; what a failing event sent is taken back. It belongs to the handler until it returns and is not
+// safe for concurrent use.
+type Out struct {
+	conn   *Conn
+	source string // <JetStream stream>:<sequence> of the frame in hand
+	origin string // stream:sequence of the frame in hand, for people
+	id     wire.EventID
+
+	routes map[string]*outRoute // by subject; kept from frame to frame
+	used   []*outRoute          // in this frame, by first use
+	msgs   []*nats.Msg          // of Store
+
+	event     int         // counts events, to see a route's first use by one
+	touched   []*outRoute // by the event in hand
+	msgsMark  int
+	sentBytes int // by the event in hand
+
+	encoded []byte // of all messages of the frame; their Data aliases it or an older one
+	scratch []byte // compression
+	batch   []*nats.Msg
+}
+
+// outRoute is what a frame's handlers sent to one subject.
+type outRoute struct {
+	subject string
+	route   wire.Route
+	events  eventBuffer
+	used    bool
+	touched int // event that used it last
+	mark    int // events before that one
+}
+
+func newOut(c *Conn) *Out { return &Out{conn: c, routes: make(map[string]*outRoute)} }
+
+// EventID names the event in hand: the deterministic base of ids that handlers make.
+func (o *Out) EventID() wire.EventID { return o.id }
+
+// Publish sends one event to subject; data is copied. The errors are the faults bus/no-route and bus/too-large, which
+// park the handler's event when it returns them.
+func (o *Out) Publish(subject string, data []byte) error {
+	r := o.routes[subject]
+	if r == nil {
+		route, err := o.conn.route(subject)
+		if err != nil {
+			return err
+		}
+		r = &outRoute{subject: subject, route: route}
+		o.routes[subject] = r
+	}
+	if limit := o.conn.maxEventBytes(); len(data) > limit {
+		return tooLarge(subject, len(data), limit)
+	}
+	if o.sentBytes+len(data) > maxOutBytes {
+		return tooLarge(subject, o.sentBytes+len(data), maxOutBytes)
+	}
+	o.sentBytes += len(data) + 1
+	if !r.used {
+		r.used = true
+		o.used = append(o.used, r)
+	}
+	if r.touched != o.event {
+		r.touched, r.mark = o.event, r.events.len()
+		o.touched = append(o.touched, r)
+	}
+	r.events.add(data)
+	return nil
+}
+
+// Store sends a JetStream message as it is. It must carry a Nats-Msg-Id made from EventID, so that a repeat is
+// recognised. The message belongs to the Out from here on.
+func (o *Out) Store(msg *nats.Msg) error {
+	if len(msg.Header[jetstream.MsgIDHeader]) == 0 {
+		return &fault.Error{
+			Code: "bus/no-message-id", Where: msg.Subject, What: "a stored message has no " + jetstream.MsgIDHeader,
+			Fix: "make one from the event's id",
+		}
+	}
+	if err := o.conn.mayPublish(msg.Subject); err != nil {
+		return err
+	}
+	if limit := o.conn.maxEventBytes(); len(msg.Data) > limit {
+		return tooLarge(msg.Subject, len(msg.Data), limit)
+	}
+	o.msgs = append(o.msgs, msg)
+	return nil
+}
+
+// beginFrame forgets the frame before. source is the JetStream name of the stream that f came from, which for a
+// retried event is not the one of its name.
+func (o *Out) beginFrame(source string, f *Frame) {
+	for _, r := range o.used {
+		r.events.truncate(0)
+		r.used = false
+	}
+	if len(o.routes) > keptRoutes {
+		clear(o.routes)
+	}
+	clear(o.msgs)
+	o.used, o.msgs = o.used[:0], o.msgs[:0]
+	o.source = source + ":" + strconv.FormatUint(f.Seq, 10)
+	o.origin = f.Stream + ":" + strconv.FormatUint(f.Seq, 10)
+}
+
+// beginEvent marks where the output of the event id begins.
+func (o *Out) beginEvent(id wire.EventID) {
+	o.event++
+	o.id, o.touched, o.msgsMark, o.sentBytes = id, o.touched[:0], len(o.msgs), 0
+}
+
+// rollback takes back what the event in hand has sent.
+func (o *Out) rollback() {
+	for _, r := range o.touched {
+		r.events.truncate(r.mark)
+	}
+	clear(o.msgs[o.msgsMark:])
+	o.msgs = o.msgs[:o.msgsMark]
+	o.beginEvent(o.id)
+}
+
+// messages encodes the output of the frame. The messages are valid until the next frame begins.
+func (o *Out) messages() []*nats.Msg {
+	clear(o.batch)
+	o.batch, o.encoded = o.batch[:0], o.encoded[:0]
+	for _, r := range o.used {
+		switch {
+		case r.events.len() == 0: // all rolled back
+		case r.route.Frames:
+			o.addFrames(r)
+		default:
+			for i := range r.events.len() {
+				o.add(r.subject, i, r.events.event(i))
+			}
+		}
+	}
+	o.batch = append(o.batch, o.msgs...)
+	return o.batch
+}
+
+func (o *Out) addFrames(r *outRoute) {
+	for from, part := 0, 0; from < r.events.len(); part++ {
+		to := r.events.cut(from, outFrameBytes)
+		start := len(o.encoded)
+		o.encoded, o.scratch = r.events.encode(o.encoded, o.scratch, codecOf(r.route), from, to)
+		o.add(r.subject, part, o.encoded[start:len(o.encoded):len(o.encoded)])
+		from = to
+	}
+}
+
+// add makes one message whose id is a function of the source frame and the place in its output.
+func (o *Out) add(subject string, part int, data []byte) {
+	id := fmt.Sprintf("%s:%s:%s:%d", o.source, o.conn.cfg.Grant.Service, subject, part)
+	o.batch = append(o.batch, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
+		jetstream.MsgIDHeader: {id},
+		wire.HeaderSource:     {o.origin},
+	}})
+}
+
+// count adds what was stored to the counters.
+func (o *Out) count() {
+	for _, r := range o.used {
+		if n := r.events.len(); n > 0 {
+			o.conn.counters.AddOut(r.subject, uint64(n), uint64(r.events.bytes()-n)) // without the newlines
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package bus
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	retryFirst = 50 * time.Millisecond // between tries to store a message
+	retryMost  = time.Second
+)
+
+// PublishFrame stores one message on subject and returns the broker's acknowledgement; a Duplicate one counts as
+// success. frame is any payload: a frame, or one event of a stream without frames. The header may be nil and is not
+// changed. When the message carries an id or an expected sequence, a broker that is away or does not answer is asked
+// again until ctx ends; otherwise there is one try. The errors are the faults bus/unavailable, bus/stream-full,
+// bus/no-route, bus/too-large and bus/wrong-sequence.
+func (c *Conn) PublishFrame(
+	ctx context.Context, subject string, h nats.Header, frame []byte, opts ...jetstream.PublishOpt,
+) (*jetstream.PubAck, error) {
+	if err := c.mayPublish(subject); err != nil {
+		return nil, err
+	}
+	msg := &nats.Msg{Subject: subject, Header: maps.Clone(h), Data: frame}
+	if msg.Header == nil {
+		msg.Header = make(nats.Header)
+	}
+	for attempt := 0; ; attempt++ {
+		ack, err := c.publishOnce(ctx, msg, opts)
+		if err == nil {
+			return ack, nil
+		}
+		if !retryable(err) || !repeatable(msg.Header) {
+			return nil, err
+		}
+		if !sleep(ctx, retryDelay(attempt)) {
+			return nil, ended(ctx, subject, err)
+		}
+	}
+}
+
+// repeatable reports whether storing the message twice is impossible.
+func repeatable(h nats.Header) bool {
+	return len(h[jetstream.MsgIDHeader]) > 0 || len(h[jetstream.ExpectedLastSubjSeqHeader]) > 0 ||
+		len(h[jetstream.ExpectedLastSeqHeader]) > 0
+}
+
+// mayPublish checks subject against the grant. Parked events go to the one place that every service may write to.
+func (c *Conn) mayPublish(subject string) error {
+	g := c.cfg.Grant
+	if wire.Covers(wire.DeadStream+"."+g.Service+".>", subject) {
+		return nil
+	}
+	for _, kind := range g.Enqueues {
+		if subject == wire.TaskSubject(kind) {
+			return nil
+		}
+	}
+	_, err := c.route(subject)
+	return err
+}
+
+func (c *Conn) publishOnce(ctx context.Context, msg *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	future, err := c.send(msg, opts...)
+	if err != nil {
+		return nil, publishFault(msg.Subject, err)
+	}
+	return await(ctx, future)
+}
+
+// send starts to store msg. The message's bytes are not read after it returns: retrying is left to the callers here.
+func (c *Conn) send(msg *nats.Msg, opts ...jetstream.PublishOpt) (jetstream.PubAckFuture, error) {
+	all := make([]jetstream.PublishOpt, 0, len(opts)+2)
+	all = append(all, opts...)
+	all = append(all, jetstream.WithRetryAttempts(0), jetstream.WithStallWait(ackTimeout))
+	return c.js.PublishMsgAsync(msg, all...)
+}
+
+// await waits for the acknowledgement of a sent message.
+func await(ctx context.Context, future jetstream.PubAckFuture) (*jetstream.PubAck, error) {
+	select {
+	case ack := <-future.Ok():
+		return ack, nil
+	case err := <-future.Err():
+		return nil, publishFault(future.Msg().Subject, err)
+	case <-ctx.Done():
+		return nil, ended(ctx, future.Msg().Subject, nil)
+	}
+}
+
+func retryDelay(attempt int) time.Duration {
+	return min(retryFirst<<min(attempt, 10), retryMost)
+}
+
+// storeAll stores messages that carry ids, trying until every one is acknowledged or ctx ends. It tells blocked about
+// every try after which some are left. The messages' bytes must stay as they are until it returns.
+func (c *Conn) storeAll(ctx context.Context, msgs []*nats.Msg, blocked func(error)) error {
+	left := msgs
+	for attempt := 0; len(left) > 0; attempt++ {
+		var err error
+		if left, err = c.storeOnce(ctx, left); len(left) == 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		blocked(err)
+		if !sleep(ctx, retryDelay(attempt)) {
+			return ended(ctx, left[0].Subject, err)
+		}
+	}
+	return nil
+}
+
+// storeOnce sends every message once and returns those that were not acknowledged, with why.
+func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg) (left []*nats.Msg, err error) {
+	type sent struct {
+		msg    *nats.Msg
+		future jetstream.PubAckFuture
+		bytes  int64
+	}
+	var out []sent
+	settle := func() {
+		for _, s := range out {
+			if _, e := await(ctx, s.future); e != nil {
+				left, err = append(left, s.msg), worse(err, e)
+			}
+			c.outWindow.Release(s.bytes)
+		}
+		out = out[:0]
+	}
+	for _, msg := range msgs {
+		bytes := min(int64(msg.Size()), outWindowBytes)
+		if !c.outWindow.TryAcquire(bytes) {
+			settle() // nobody waits for room while it holds some: two could wait for each other
+			if e := c.outWindow.Acquire(ctx, bytes); e != nil {
+				left, err = append(left, msg), worse(err, ended(ctx, msg.Subject, nil))
+				continue
+			}
+		}
+		future, e := c.send(msg)
+		if e != nil {
+			c.outWindow.Release(bytes)
+			left, err = append(left, msg), worse(err, publishFault(msg.Subject, e))
+			continue
+		}
+		out = append(out, sent{msg, future, bytes})
+	}
+	settle()
+	return left, err
+}
+
+// worse picks the error to tell: a full stream says more than a broker that is away.
+func worse(a, b error) error {
+	if a == nil || (fault.Code(a) == CodeUnavailable && fault.Code(b) != CodeUnavailable) {
+		return b
+	}
+	return a
+}

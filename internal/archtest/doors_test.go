@@ -1,0 +1,192 @@
+// Package archtest holds the doors of the house as a test: which room may import which, and why.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/hozo-dev/hozo"
+
+// doors lists, for every room, the rooms of this project that its production code may import. An import that is not
+// listed is a new arrow in the picture of docs/ARCHITECTURE.md: draw it there first.
+var doors = map[string][]string{
+	"wire":               {},
+	"fault":              {},
+	"internal/lifecycle": {},
+	"internal/sdnotify":  {},
+	"internal/status":    {},
+	"internal/ghevents":  {},
+
+	"bus":         {"wire", "fault", "internal/lifecycle"},
+	"task":        {"bus", "wire", "fault", "internal/lifecycle"},
+	"web":         {"wire", "fault", "internal/lifecycle"},
+	"sink":        {"bus", "wire", "fault", "internal/lifecycle"},
+	"sink/sqlite": {"sink", "bus", "wire", "fault"},
+	"sink/file":   {"sink", "bus", "wire", "fault"},
+	".":           {"bus", "task", "web", "wire", "fault", "internal/lifecycle", "internal/sdnotify"},
+
+	"internal/manifest":   {"wire", "fault"},
+	"internal/plan":       {},
+	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
+	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "fault"},
+	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
+	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/lifecycle", "wire", "fault"},
+	"internal/node": {
+		"internal/manifest", "internal/plan", "internal/supervisor", "internal/keeper", "internal/broker", "internal/status",
+		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
+	},
+	"internal/feed": {"wire", "fault"},
+	"internal/cli": {
+		"internal/node", "internal/keeper", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
+		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
+	},
+	"cmd/hozo": {"internal/cli"},
+}
+
+// free rooms may import anything of ours: they are leaves that nobody imports.
+var free = regexp.MustCompile(`^(examples|bench)(/|$)|^internal/(testkit|archtest)$|/sinktest$`)
+
+// sole names modules that only some rooms may import, and why.
+var sole = map[string]struct {
+	rooms []string
+	why   string
+}{
+	"github.com/nats-io/nats-server/v2":        {[]string{"internal/broker"}, "the engine is one room's affair; everybody else is a client"},
+	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/builtin", "internal/testkit"}, "services speak the bus's words, not the engine's"},
+	"github.com/goccy/go-yaml":                 {[]string{"internal/manifest"}, "only the manifest is YAML"},
+	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
+	"github.com/spf13/cobra":                   {[]string{"internal/cli"}, "flags are read in one room"},
+	"github.com/expr-lang/expr":                {[]string{"internal/builtin", "internal/manifest"}, "conditions are checked by the manifest and run by route"},
+	"github.com/rogpeppe/go-internal":          {[]string{}, "a test tool"},
+	"go.uber.org/goleak":                       {[]string{"internal/testkit"}, "a test tool"},
+	"pgregory.net/rapid":                       {[]string{}, "a test tool"},
+	"github.com/santhosh-tekuri/jsonschema/v6": {[]string{}, "the schema is checked by tests; the manifest is checked by its own rules, which know positions"},
+}
+
+// never lists what must not be among the transitive dependencies of package hozo: every service links them all.
+var never = map[string]string{
+	"github.com/nats-io/nats-server/v2": "a service is a client; it must not carry the broker",
+	"modernc.org/sqlite":                "a service without a database must not carry one",
+	"testing":                           "test code must not reach a service's binary",
+	"github.com/spf13/cobra":            "a service has no command line of ours",
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Imports,Deps"}, args...)...)
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(out); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// room is the folder of a package of ours, "." for the root, or "" for anything else.
+func room(path string) string {
+	if path == module {
+		return "."
+	}
+	rest, ours := strings.CutPrefix(path, module+"/")
+	if !ours {
+		return ""
+	}
+	return rest
+}
+
+func TestImportsGoThroughTheDoors(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, p := range list(t, "./...") {
+		from := room(p.ImportPath)
+		seen[from] = true
+		if !free.MatchString(from) {
+			allowed, known := doors[from]
+			if !known {
+				t.Errorf("room %s is not on the list of doors: say what it may import", from)
+			}
+			for _, path := range p.Imports {
+				if to := room(path); to != "" && !slices.Contains(allowed, to) {
+					t.Errorf("%s imports %s, which is no door of it: imports go down, see docs/ARCHITECTURE.md", from, to)
+				}
+			}
+		}
+		for _, path := range p.Imports {
+			for mod, rule := range sole {
+				if path != mod && !strings.HasPrefix(path, mod+"/") {
+					continue
+				}
+				if !slices.ContainsFunc(rule.rooms, func(r string) bool { return from == r || strings.HasPrefix(from, r+"/") }) {
+					t.Errorf("%s imports %s: %s", from, path, rule.why)
+				}
+			}
+		}
+	}
+	for name := range doors {
+		if !seen[name] {
+			t.Errorf("the list of doors names %s, which does not exist", name)
+		}
+	}
+}
+
+func TestServiceBinaryStaysLight(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, module) {
+		for _, dep := range p.Deps {
+			for mod, why := range never {
+				if dep == mod || strings.HasPrefix(dep, mod+"/") {
+					t.Errorf("package hozo links %s: %s", dep, why)
+				}
+			}
+		}
+	}
+}
+
+func TestPathsInTheMapExist(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(page), -1)
+	if len(paths) < 10 {
+		t.Fatalf("found %d rooms in the map; its table has changed its form", len(paths))
+	}
+	for _, m := range paths {
+		if _, err := os.Stat(filepath.Join("..", "..", m[1])); err != nil {
+			t.Errorf("docs/ARCHITECTURE.md names the room %s: %v", m[1], err)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package broker
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// probeUser is the broker's own user, for its readiness check.
+const probeUser = "broker"
+
+// respondWithin bounds how long after a request its one answer is let through: longer than any sensible deadline.
+const respondWithin = 2 * time.Minute
+
+// gate decides who gets in: the server asks it for every connection.
+type gate struct {
+	dir           string
+	probePassword string // random, known to this process only
+
+	mu    sync.Mutex
+	info  os.FileInfo // of the access file that users was made from; nil when there is none
+	users map[string]account
+}
+
+type account struct {
+	passwordSum []byte
+	permissions *server.Permissions // nil allows everything
+}
+
+var _ server.Authentication = (*gate)(nil)
+
+func newGate(dir string) (*gate, error) {
+	secret := make([]byte, 32)
+	if _, err := rand.Read(secret); err != nil {
+		return nil, err
+	}
+	return &gate{dir: dir, probePassword: hex.EncodeToString(secret)}, nil
+}
+
+// Check implements server.Authentication. It is called concurrently.
+func (g *gate) Check(c server.ClientAuthentication) bool {
+	name, password := c.GetOpts().Username, c.GetOpts().Password
+	found, ok := g.lookup(name)
+	sum := sha256.Sum256([]byte(password))
+	// An unknown name is compared like a wrong password, so that the time taken tells nothing of the names there are.
+	same := subtle.ConstantTimeCompare(sum[:], found.passwordSum) == 1
+	if !ok || !same {
+		return false
+	}
+	c.RegisterUser(&server.User{Username: name, Permissions: found.permissions})
+	return true
+}
+
+func (g *gate) lookup(name string) (account, bool) {
+	if name == probeUser {
+		sum := sha256.Sum256([]byte(g.probePassword))
+		return account{sum[:], permissions(User{Publish: []string{"$JS.API.INFO"}, Subscribe: []string{"_INBOX.>"}})}, true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refreshLocked()
+	found, ok := g.users[name]
+	if !ok {
+		found.passwordSum = make([]byte, sha256.Size)
+	}
+	return found, ok
+}
+
+// refreshLocked reads the access file again when it is another one than before. Without a readable file nobody gets in:
+// a gate that cannot see its list stays shut.
+func (g *gate) refreshLocked() {
+	info, err := os.Stat(accessPath(g.dir))
+	if err != nil {
+		g.info, g.users = nil, nil
+		return
+	}
+	if g.info != nil && os.SameFile(info, g.info) && info.ModTime().Equal(g.info.ModTime()) && info.Size() == g.info.Size() {
+		return
+	}
+	access, info, err := readAccess(g.dir)
+	if err != nil {
+		g.info, g.users = nil, nil
+		return
+	}
+	users := make(map[string]account, len(access.Users))
+	for _, u := range access.Users {
+		sum, err := hex.DecodeString(u.PasswordSHA256)
+		if err != nil || len(sum) != sha256.Size || u.Name == "" {
+			continue // an entry that nobody can match
+		}
+		users[u.Name] = account{sum, permissions(u)}
+	}
+	g.info, g.users = info, users
+}
+
+func permissions(u User) *server.Permissions {
+	if u.Name == PlatformUser {
+		return nil
+	}
+	p := &server.Permissions{Publish: allowOnly(u.Publish), Subscribe: allowOnly(u.Subscribe)}
+	if u.Respond {
+		p.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: respondWithin}
+	}
+	return p
+}
+
+// allowOnly turns an allow list into the server's form, in which an empty allow list would allow everything.
+func allowOnly(subjects []string) *server.SubjectPermission {
+	if len(subjects) == 0 {
+		return &server.SubjectPermission{Deny: []string{">"}}
+	}
+	return &server.SubjectPermission{Allow: subjects}
+}

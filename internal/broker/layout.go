@@ -1,0 +1,115 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// Layout is every stream and consumer that a project declares. The platform's own streams (wire.DeadStream,
+// wire.RetryStream and wire.TaskStream) belong to every layout and are not listed; their consumers are.
+type Layout struct {
+	Streams   []StreamSpec
+	Consumers []ConsumerSpec
+}
+
+// StreamSpec is one stream of the manifest.
+type StreamSpec struct {
+	Name     string        // in the manifest: "events.raw"
+	Keep     time.Duration // age at which messages are dropped; zero keeps them for ever
+	MaxBytes int64         // most bytes on disk, beyond which publishing is refused; zero means no limit of its own
+	Memory   bool          // lives in the broker's memory
+	Dedupe   time.Duration // window in which a repeated message id is dropped; zero means two minutes
+}
+
+// ConsumerSpec is one durable consumer.
+type ConsumerSpec struct {
+	Stream   string   // the manifest's name of the stream, or one of the platform's
+	Durable  string   // JetStream name of the consumer
+	Subjects []string // filter; empty means everything
+	Ordered  bool     // read in order and acknowledged cumulatively
+}
+
+const (
+	deadKeep      = 30 * 24 * time.Hour // a month to notice and to mend
+	deadMaxBytes  = 1 << 30
+	retryKeep     = 7 * 24 * time.Hour // longer than any consumer should be away
+	retryMaxBytes = 256 << 20
+	taskMaxBytes  = 1 << 30
+
+	defaultDedupe = 2 * time.Minute // JetStream's own default
+	platformDedup = 10 * time.Minute
+
+	// stageAckWait is short because a stage says "in progress" while it holds a frame: what is silent for 5s is dead.
+	stageAckWait = 5 * time.Second
+	// stageMaxAckPending bounds the frames that all instances of a service hold together.
+	stageMaxAckPending = 4096
+	// orderedAckWait is long because an ordered reader starts over at its own watermark; redelivery only confuses it.
+	orderedAckWait = time.Hour
+)
+
+// StreamConfig is the JetStream stream of s. Frames are compressed already, so the store does not do it again.
+func (s StreamSpec) StreamConfig() jetstream.StreamConfig {
+	cfg := jetstream.StreamConfig{
+		Name:        wire.StreamName(s.Name),
+		Subjects:    wire.StreamSubjects(s.Name),
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew, // refuse the newest rather than drop what nobody has read
+		MaxAge:      s.Keep,
+		MaxBytes:    s.MaxBytes,
+		Storage:     jetstream.FileStorage,
+		Duplicates:  s.Dedupe,
+		Replicas:    1,
+		AllowDirect: true,
+	}
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = -1
+	}
+	if cfg.Duplicates == 0 {
+		cfg.Duplicates = defaultDedupe
+	}
+	if cfg.MaxAge > 0 {
+		cfg.Duplicates = min(cfg.Duplicates, cfg.MaxAge) // JetStream's rule
+	}
+	if s.Memory {
+		cfg.Storage = jetstream.MemoryStorage
+	}
+	return cfg
+}
+
+// platformStreams are the streams that every project has.
+func platformStreams() []jetstream.StreamConfig {
+	dead := StreamSpec{Name: wire.DeadStream, Keep: deadKeep, MaxBytes: deadMaxBytes, Dedupe: platformDedup}.StreamConfig()
+	dead.MaxMsgsPerSubject = 1 // an event is parked once
+	dead.DiscardNewPerSubject = true
+	retry := StreamSpec{Name: wire.RetryStream, Keep: retryKeep, MaxBytes: retryMaxBytes, Dedupe: platformDedup}.StreamConfig()
+	task := StreamSpec{Name: wire.TaskStream, MaxBytes: taskMaxBytes, Dedupe: platformDedup}.StreamConfig()
+	task.Retention = jetstream.WorkQueuePolicy // a task is deleted when it is done
+	return []jetstream.StreamConfig{dead, retry, task}
+}
+
+// consumerConfig is the JetStream consumer of c.
+func (c ConsumerSpec) consumerConfig() jetstream.ConsumerConfig {
+	cfg := jetstream.ConsumerConfig{
+		Durable:       c.Durable,
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       stageAckWait,
+		MaxDeliver:    -1,
+		MaxAckPending: stageMaxAckPending,
+		ReplayPolicy:  jetstream.ReplayInstantPolicy,
+	}
+	if c.Ordered {
+		cfg.AckPolicy, cfg.AckWait, cfg.MaxAckPending = jetstream.AckAllPolicy, orderedAckWait, -1
+	}
+	switch len(c.Subjects) {
+	case 0:
+	case 1:
+		cfg.FilterSubject = c.Subjects[0]
+	default:
+		cfg.FilterSubjects = c.Subjects
+	}
+	return cfg
+}

@@ -1,0 +1,155 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// Provision makes the broker hold what layout says: streams and consumers are made or updated, and consumers of these
+// streams that layout does not name are deleted. Doing it again changes nothing. Positions of consumers are kept;
+// streams that layout does not name are left alone, since they hold data.
+//
+// Mistakes that a manifest can make come as faults: broker/no-room when the streams promise more than the store has,
+// broker/storage-change when a stream would have to move between disk and memory.
+func Provision(ctx context.Context, js jetstream.JetStream, layout Layout) error {
+	configs := platformStreams()
+	for _, s := range layout.Streams {
+		configs = append(configs, s.StreamConfig())
+	}
+	for _, cfg := range configs {
+		if err := provisionStream(ctx, js, cfg); err != nil {
+			return err
+		}
+	}
+	wanted := map[string][]ConsumerSpec{}
+	for _, c := range layout.Consumers {
+		name := wire.StreamName(c.Stream)
+		wanted[name] = append(wanted[name], c)
+	}
+	for _, cfg := range configs {
+		if err := provisionConsumers(ctx, js, cfg.Name, wanted[cfg.Name]); err != nil {
+			return err
+		}
+		delete(wanted, cfg.Name)
+	}
+	for stream, consumers := range wanted {
+		return fmt.Errorf("consumer %s reads stream %s, which is not in the layout", consumers[0].Durable, stream)
+	}
+	return nil
+}
+
+func provisionStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
+	stream, err := js.Stream(ctx, cfg.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		_, err = js.CreateStream(ctx, cfg)
+	case err == nil && stream.CachedInfo().Config.Storage != cfg.Storage:
+		return &fault.Error{Code: "broker/storage-change", Kind: fault.Misuse,
+			What:  fmt.Sprintf("stream %s cannot move between disk and memory while it holds data", cfg.Subjects[0]),
+			Where: cfg.Subjects[0],
+			Fix:   "keep its durability, or declare a stream with another name"}
+	case err == nil && !sameStream(stream.CachedInfo().Config, cfg):
+		_, err = js.UpdateStream(ctx, cfg)
+	}
+	if err == nil {
+		return nil
+	}
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && isNoRoom(api) {
+		return &fault.Error{Code: "broker/no-room", Kind: fault.Misuse, Err: err, Where: cfg.Subjects[0],
+			What: fmt.Sprintf("the streams promise more bytes than the broker may store (%s asks for %d)", cfg.Subjects[0], cfg.MaxBytes),
+			Fix:  "lower max_bytes of some streams, raise broker.store, or free disk space"}
+	}
+	return fmt.Errorf("provision stream %s: %w", cfg.Subjects[0], err)
+}
+
+// Codes of nats-server (errors.json) for a stream whose reservation does not fit.
+const (
+	errStorageResources = 10047 // JSStorageResourcesExceededErr
+	errMemoryResources  = 10028 // JSMemoryResourcesExceededErr
+	errNoResources      = 10023 // JSInsufficientResourcesErr
+)
+
+func isNoRoom(err *jetstream.APIError) bool {
+	return err.ErrorCode == errStorageResources || err.ErrorCode == errMemoryResources || err.ErrorCode == errNoResources
+}
+
+// sameStream compares the fields that a layout decides; the server fills in others of its own.
+func sameStream(have, want jetstream.StreamConfig) bool {
+	return slices.Equal(have.Subjects, want.Subjects) &&
+		have.Retention == want.Retention && have.Discard == want.Discard && have.MaxAge == want.MaxAge &&
+		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates && have.AllowDirect == want.AllowDirect &&
+		unlimited(have.MaxMsgsPerSubject) == unlimited(want.MaxMsgsPerSubject) &&
+		have.DiscardNewPerSubject == want.DiscardNewPerSubject
+}
+
+// unlimited maps the server's -1 to the zero that means the same in a request.
+func unlimited(n int64) int64 { return max(n, 0) }
+
+func provisionConsumers(ctx context.Context, js jetstream.JetStream, stream string, wanted []ConsumerSpec) error {
+	handle, err := js.Stream(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("look up stream %s: %w", stream, err)
+	}
+	have := map[string]*jetstream.ConsumerInfo{}
+	list := handle.ListConsumers(ctx)
+	for info := range list.Info() {
+		have[info.Name] = info
+	}
+	if err := list.Err(); err != nil {
+		return fmt.Errorf("list the consumers of stream %s: %w", stream, err)
+	}
+	keep := map[string]bool{}
+	for _, c := range wanted {
+		keep[c.Durable] = true
+	}
+	// First out, then in: on a work queue two consumers may not overlap, not even for a moment.
+	for name := range have {
+		if keep[name] {
+			continue
+		}
+		if err := handle.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return fmt.Errorf("delete consumer %s of stream %s: %w", name, stream, err)
+		}
+	}
+	for _, c := range wanted {
+		if err := provisionConsumer(ctx, handle, c.consumerConfig(), have[c.Durable]); err != nil {
+			return fmt.Errorf("provision consumer %s of stream %s: %w", c.Durable, stream, err)
+		}
+	}
+	return nil
+}
+
+func provisionConsumer(ctx context.Context, stream jetstream.Stream, cfg jetstream.ConsumerConfig, have *jetstream.ConsumerInfo) error {
+	if have == nil {
+		_, err := stream.CreateOrUpdateConsumer(ctx, cfg)
+		return err
+	}
+	if have.Config.AckPolicy != cfg.AckPolicy {
+		// The one change that needs another consumer: it starts where the old one had finished.
+		if err := stream.DeleteConsumer(ctx, have.Name); err != nil {
+			return err
+		}
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, have.AckFloor.Stream+1
+		_, err := stream.CreateOrUpdateConsumer(ctx, cfg)
+		return err
+	}
+	// Where a consumer once started cannot be changed and no longer matters.
+	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = have.Config.DeliverPolicy, have.Config.OptStartSeq, have.Config.OptStartTime
+	if sameConsumer(have.Config, cfg) {
+		return nil
+	}
+	_, err := stream.CreateOrUpdateConsumer(ctx, cfg)
+	return err
+}
+
+func sameConsumer(have, want jetstream.ConsumerConfig) bool {
+	return have.AckWait == want.AckWait && have.MaxAckPending == want.MaxAckPending && have.MaxDeliver == want.MaxDeliver &&
+		have.FilterSubject == want.FilterSubject && slices.Equal(have.FilterSubjects, want.FilterSubjects)
+}

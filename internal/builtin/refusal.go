@@ -1,0 +1,59 @@
+package builtin
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/web"
+)
+
+// refusal is why a request is not answered with 200.
+type refusal struct {
+	status     int
+	fault      *fault.Error
+	retryAfter time.Duration // told when not zero
+	hangUp     bool          // the rest of the body is not worth reading
+}
+
+func (r *refusal) Error() string { return r.fault.Error() }
+func (r *refusal) Unwrap() error { return r.fault }
+
+func refuse(status int, code, what, fix string) *refusal {
+	return &refusal{status: status, fault: &fault.Error{Code: code, What: what, Fix: fix}}
+}
+
+// storeRefusal turns an error of storing into what the client is told.
+func storeRefusal(err error) *refusal {
+	f := &fault.Error{Err: err}
+	switch fault.Code(err) {
+	case bus.CodeStreamFull:
+		f.Code, f.What = "ingest/stream-full", "the stream is full"
+		f.Fix = "send it again after Retry-After; the operator can raise max_bytes or shorten keep"
+		return &refusal{status: http.StatusServiceUnavailable, fault: f, retryAfter: spread(5 * time.Second)}
+	case bus.CodeUnavailable, bus.CodeWrongSequence:
+		f.Code, f.What, f.Fix = "ingest/broker-away", "the broker does not answer", "send it again after Retry-After"
+		return &refusal{status: http.StatusServiceUnavailable, fault: f, retryAfter: spread(2 * time.Second)}
+	case bus.CodeTooLarge:
+		f.Code, f.What, f.Fix = "ingest/line-too-long", "an event is too large for the broker", "send smaller events"
+		return &refusal{status: http.StatusRequestEntityTooLarge, fault: f}
+	}
+	if known, ok := fault.As(err); ok {
+		f = known
+	} else {
+		f.Code, f.What = "ingest/store", "the events cannot be stored"
+	}
+	return &refusal{status: http.StatusInternalServerError, fault: f}
+}
+
+func (r *refusal) answer(w http.ResponseWriter) {
+	if r.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(r.retryAfter/time.Second)))
+	}
+	if r.hangUp {
+		w.Header().Set("Connection", "close")
+	}
+	web.Fault(w, r.status, r.fault)
+}

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hozo-dev/hozo/internal/status"
+)
+
+func newStatus(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what runs, what flows and what is wrong",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.printJSON(s)
+			}
+			return o.printStatus(s)
+		},
+	}
+	return o.jsonFlag(cmd)
+}
+
+func (o *options) printStatus(s status.Snapshot) error {
+	paint := newPainter(o.env.Stdout, o.env)
+	out := &sticky{w: o.env.Stdout}
+	fmt.Fprintf(out, "%s  %s\n\n", paint.bold(s.Project), paint.dim(s.Manifest))
+	var rss int64
+	for _, p := range s.Platform {
+		rss += p.RSSBytes
+		fmt.Fprintf(out, "%s %s (pid %d, %s)   ", p.Name, paintState(paint, p.State), p.PID, size(p.RSSBytes))
+	}
+	fmt.Fprintf(out, "together %s\n\n", size(rss))
+	if err := o.table(s.Time, s); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SERVICE\tEVENTS IN\tEVENTS OUT\tPARKED\tTASKS\tBUSY")
+	for _, service := range s.Services {
+		t := service.Traffic
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.0f%%\n", service.Name, t.EventsIn, t.EventsOut, t.Parked, t.Tasks, t.Busy*100)
+	}
+	fmt.Fprintln(w)
+	printStreams(w, s.Streams)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if s.Saturated != "" {
+		fmt.Fprintf(out, "\nbottleneck: %s\n", paint.yellow(s.Saturated))
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(out, "\n%s %s [%s]\n  fix: %s\n", paint.red("problem:"), p.Title, p.Code, p.Fix)
+	}
+	return out.err
+}
+
+func printStreams(w io.Writer, streams []status.Stream) {
+	fmt.Fprintln(w, "STREAM\tFRAMES\tSTORED\tLIMIT\tREADERS")
+	for _, stream := range streams {
+		var readers []string
+		for _, c := range stream.Consumers {
+			readers = append(readers, fmt.Sprintf("%s (%d behind)", c.Service, c.Lag+uint64(c.InFlight)))
+		}
+		limit := "none"
+		if stream.MaxBytes > 0 {
+			limit = size(stream.MaxBytes)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", stream.Name, stream.Messages, size(int64(stream.Bytes)), limit, strings.Join(readers, ", "))
+	}
+}
+
+// sticky keeps the first error of a Writer, so that a page of Fprintf needs one check.
+type sticky struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sticky) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.w.Write(p)
+	s.err = err
+	return n, err
+}

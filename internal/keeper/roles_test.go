@@ -1,0 +1,347 @@
+//go:build linux
+
+package keeper_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hozo-dev/hozo/internal/keeper"
+)
+
+// roles are what children do. They are programs of their own: they print, exit and wait as such.
+func roles() map[string]func(args []string) int {
+	return map[string]func([]string) int{
+		"keeper":  playKeeper,
+		"exit":    func(args []string) int { return number(args[0]) },
+		"die":     playDie,
+		"wait":    playWait,
+		"stem":    playStem,
+		"branch":  playBranch,
+		"count":   playCount,
+		"serve":   playServe,
+		"notify":  playNotify,
+		"say":     playSay,
+		"shouter": playShouter,
+		"env":     playEnv,
+		"flood":   playFlood,
+		"drip":    playDrip,
+		"orderly": playOrderly,
+	}
+}
+
+func number(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+// playDie ends by a signal.
+func playDie(args []string) int {
+	if err := syscall.Kill(os.Getpid(), syscall.Signal(number(args[0]))); err != nil {
+		panic(err)
+	}
+	return playWait(nil)
+}
+
+// playWait waits until a signal ends it, and says READY if somebody listens.
+func playWait([]string) int {
+	tell("READY=1")
+	return forever()
+}
+
+// playStem is the leader of a family. args: a folder where each member writes its pid, then "stay" or "leave".
+func playStem(args []string) int {
+	mark(args[0], "stem")
+	branch := func(kind string, sys *syscall.SysProcAttr, env []string) {
+		cmd := exec.Command(self(), args[0], kind)
+		cmd.Env, cmd.SysProcAttr, cmd.Stdout = env, sys, os.Stdout
+		if err := cmd.Start(); err != nil {
+			panic(err)
+		}
+	}
+	run := roleOf("branch", "HOZO_RUN="+os.Getenv("HOZO_RUN"))
+	branch("group", nil, run)
+	branch("session", &syscall.SysProcAttr{Setsid: true}, run)
+	branch("double", &syscall.SysProcAttr{Setsid: true}, run)
+	members := 4 // stem, group, session, and the one that double leaves
+	if args[1] == "stay" {
+		branch("bare", &syscall.SysProcAttr{Setsid: true}, roleOf("branch")) // nothing of its environment tells
+		members++
+	}
+	for len(marks(args[0])) < members {
+		time.Sleep(time.Millisecond) // a role, not a test: the members are other processes
+	}
+	tell("READY=1")
+	if args[1] == "leave" {
+		return 3
+	}
+	return forever()
+}
+
+// playBranch ignores every polite signal. args: the folder, the kind.
+func playBranch(args []string) int {
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	if args[1] == "double" {
+		cmd := exec.Command(self(), args[0], "orphan")
+		cmd.Env, cmd.SysProcAttr, cmd.Stdout = os.Environ(), &syscall.SysProcAttr{Setsid: true}, os.Stdout
+		if err := cmd.Start(); err != nil {
+			panic(err)
+		}
+		return 0
+	}
+	mark(args[0], args[1])
+	return forever()
+}
+
+// mark leaves the pid and start time of this process in a folder.
+func mark(dir, name string) {
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path+".new", []byte(birth(os.Getpid())), 0o600); err != nil {
+		panic(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		panic(err)
+	}
+}
+
+// marks returns the contents of a folder's marks.
+func marks(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		panic(err)
+	}
+	var all []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".new") {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, string(data))
+	}
+	return all
+}
+
+// birth is "pid start-time", or "" when there is no such process or it is a zombie.
+func birth(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if string(fields[0]) == "Z" {
+		return ""
+	}
+	return fmt.Sprintf("%d %s", pid, fields[19])
+}
+
+// lives says whether the process of a mark does.
+func lives(mark string) bool {
+	pid, _, _ := strings.Cut(mark, " ")
+	return birth(number(pid)) == mark
+}
+
+// playCount writes numbered lines. args: how many.
+func playCount(args []string) int {
+	out := bufio.NewWriterSize(os.Stdout, 5000) // so that writes end within lines
+	for i := range number(args[0]) {
+		fmt.Fprintf(out, "line %d of a program that counts\n", i)
+	}
+	if out.Flush() != nil {
+		return 1
+	}
+	return 0
+}
+
+// playServe answers every connection on the inherited socket with what it knows of itself.
+func playServe([]string) int {
+	l, err := net.FileListener(os.NewFile(3, "inherited"))
+	if err != nil {
+		panic(err)
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			panic(err)
+		}
+		fmt.Fprintf(c, "%d %s %s %s %s\n", os.Getpid(), os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"),
+			os.Getenv("LISTEN_FDNAMES"), os.Getenv("PORT"))
+		c.Close()
+	}
+}
+
+// playNotify sends its arguments as notifications and waits.
+func playNotify(args []string) int {
+	for _, text := range args {
+		tell(text)
+	}
+	return forever()
+}
+
+// playSay sends args[1] to the socket args[0] once.
+func playSay(args []string) int {
+	if err := send(args[0], args[1]); err != nil {
+		panic(err)
+	}
+	return 0
+}
+
+// playShouter sends args[0] notifications as fast as it can and waits.
+func playShouter(args []string) int {
+	for i := range number(args[0]) {
+		tell(fmt.Sprintf("STATUS=%d", i))
+	}
+	tell("READY=1")
+	return forever()
+}
+
+// playFlood writes args[0] MiB without a line's end.
+func playFlood(args []string) int {
+	mib := bytes.Repeat([]byte{'x'}, 1<<20)
+	for range number(args[0]) {
+		if _, err := os.Stdout.Write(mib); err != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+// playDrip writes a line every few milliseconds.
+func playDrip([]string) int {
+	for {
+		fmt.Println("drop")
+		time.Sleep(5 * time.Millisecond) // a role, not a test
+	}
+}
+
+// playOrderly is a node that, asked to stop, first ends the process "service". args: the keeper's socket.
+func playOrderly(args []string) int {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	tell("READY=1")
+	<-term
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := keeper.Dial(ctx, args[0])
+	if err == nil {
+		err = c.Kill(ctx, "service")
+	}
+	if err != nil {
+		panic(err)
+	}
+	return 0
+}
+
+func playEnv([]string) int {
+	for _, kv := range os.Environ() {
+		fmt.Println(kv)
+	}
+	return 0
+}
+
+func tell(text string) {
+	if path := os.Getenv("NOTIFY_SOCKET"); path != "" {
+		if err := send(path, text); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func send(path, text string) error {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(text))
+	return err
+}
+
+// command is a re-executed test binary that a test itself starts.
+type command struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+
+	mu  sync.Mutex
+	out bytes.Buffer
+	wg  sync.WaitGroup
+}
+
+func startCommand(t *testing.T, role string, args ...string) *command {
+	t.Helper()
+	c := &command{cmd: exec.Command(self(), args...), done: make(chan struct{})}
+	c.cmd.Env = append(roleOf(role), "PATH="+os.Getenv("PATH"))
+	c.cmd.Stdout, c.cmd.Stderr = c, c
+	c.cmd.WaitDelay = 5 * time.Second // of a killed keeper: its children hold the pipe of stderr no more than stdout
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.wg.Go(func() {
+		_ = c.cmd.Wait() // the state is looked at
+		close(c.done)
+	})
+	t.Cleanup(c.end)
+	return c
+}
+
+// Write collects output.
+func (c *command) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Write(p)
+}
+
+func (c *command) output() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.String()
+}
+
+func (c *command) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill is kill -9.
+func (c *command) kill() {
+	_ = c.cmd.Process.Kill() // it may have ended
+	c.wg.Wait()
+}
+
+// end gives a process that was asked to stop a moment, then kills it.
+func (c *command) end() {
+	select {
+	case <-c.done:
+	case <-time.After(10 * time.Second):
+		_ = c.cmd.Process.Kill() // it may have ended just now
+	}
+	c.wg.Wait()
+}
+
+// forever outlasts every test. An empty select would end a program without goroutines.
+func forever() int {
+	<-time.After(time.Hour)
+	return 98
+}

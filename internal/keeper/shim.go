@@ -1,0 +1,25 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// ShimCommand is the first argument of the keeper's binary when it is to run ExecShim with the arguments after it.
+const ShimCommand = "keeper-exec"
+
+// ExecShim becomes the program args[0] with the arguments args and the environment env plus LISTEN_PID, its own pid.
+// LISTEN_PID must be the pid of the program that takes the sockets, and only the child itself can know it before exec.
+// It returns only when the exec did not happen; the caller prints the error and exits with status 127.
+func ExecShim(args, env []string) error {
+	if len(args) == 0 {
+		return errors.New(ShimCommand + " needs a program")
+	}
+	env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "LISTEN_PID=") })
+	env = append(env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid()))
+	return fmt.Errorf("exec %s: %w", args[0], syscall.Exec(args[0], args, env))
+}

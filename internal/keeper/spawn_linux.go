@@ -1,0 +1,293 @@
+package keeper
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hozo-dev/hozo/wire"
+)
+
+const (
+	// maxProcesses bounds the records, dead ones included. One host runs some dozens.
+	maxProcesses = 1024
+	// maxLabelBytes bounds the labels of a process, as JSON.
+	maxLabelBytes = 16 << 10
+	// maxNameBytes bounds names of processes and sockets; sd_listen_fds allows 255 for the latter.
+	maxNameBytes = 255
+
+	runPrefix = wire.EnvRun + "="
+)
+
+// ownEnv are the variables that only the keeper may set.
+var ownEnv = [...]string{runPrefix, "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "NOTIFY_SOCKET="}
+
+// spawn starts a process and registers it, under the lock that reaping needs.
+func (k *Keeper) spawn(s Spawn) (*record, error) {
+	if err := checkSpawn(s); err != nil {
+		return nil, err
+	}
+	cred, err := credential(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkProgram(s.Argv[0]); err != nil {
+		return nil, err
+	}
+	if err := k.free(s.Name); err != nil {
+		return nil, err // before the log of the process that has the name is touched
+	}
+	out, err := newCapture(s.Log, k.log.With("process", s.Name))
+	if err != nil {
+		return nil, failure("log", fmt.Sprintf("log of %s cannot be opened", s.Name), "", err)
+	}
+	write, err := openPipe(out, cred)
+	if err != nil {
+		out.close()
+		return nil, failure("no-resources", fmt.Sprintf("no pipe for the output of %s", s.Name), "", err)
+	}
+	defer write.Close()
+	notify := ""
+	if s.Notify {
+		if notify, err = k.notifyAddress(cred); err != nil {
+			out.close()
+			return nil, err
+		}
+	}
+	r, err := k.fork(s, cred, out, write, notify)
+	if err != nil {
+		out.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// free says whether a name can be used.
+func (k *Keeper) free(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.freeLocked(name)
+}
+
+func (k *Keeper) freeLocked(name string) error {
+	if k.stopping {
+		return failure("stopping", "the keeper is stopping", "", nil)
+	}
+	if _, taken := k.records[name]; taken {
+		return failure("name-taken", fmt.Sprintf("a process %q is remembered", name), "forget it once it is dead", nil)
+	}
+	if len(k.records) >= maxProcesses {
+		return failure("too-many", fmt.Sprintf("%d processes are remembered", len(k.records)), "forget dead ones", nil)
+	}
+	return nil
+}
+
+func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os.File, notify string) (*record, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.freeLocked(s.Name); err != nil {
+		return nil, err
+	}
+	listen, err := k.inheritedLocked(s.Listen)
+	if err != nil {
+		return nil, err
+	}
+	run := rand.Text()
+	files := []uintptr{k.null.Fd(), write.Fd(), write.Fd()}
+	for _, l := range listen {
+		files = append(files, l.file.Fd())
+	}
+	program, argv := s.Argv[0], s.Argv
+	if len(listen) > 0 {
+		// The link works even if this binary was replaced since, or is in a folder that the user may not enter.
+		program, argv = "/proc/self/exe", append([]string{"hozo", ShimCommand}, s.Argv...)
+	}
+	pidfd := -1
+	attr := &syscall.ProcAttr{
+		Dir:   s.Dir,
+		Env:   environment(s, run, listen, notify),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred, PidFD: &pidfd},
+	}
+	k.saveLocked(namedIdentity{Name: s.Name, Run: run})
+	pid, err := syscall.ForkExec(program, argv, attr)
+	if err != nil {
+		k.saveLocked()
+		return nil, spawnFault(s, err)
+	}
+	r := &record{
+		spec:    s,
+		run:     run,
+		pid:     pid,
+		started: time.Now(),
+		pidfd:   pidfd,
+		capture: out,
+		done:    make(chan struct{}),
+	}
+	// The child is not reaped while this lock is held, so its entry in /proc is there even if it has exited.
+	if p, err := readProc(pid); err == nil {
+		r.start = p.start
+	} else {
+		k.log.Error("start time of a child unknown", "process", s.Name, "pid", pid, "error", err)
+	}
+	r.tree = newTree(run, identity{pid, r.start})
+	k.records[s.Name] = r
+	k.live[pid] = r
+	k.saveLocked()
+	k.wg.Go(out.run)
+	k.emitLocked(Event{Kind: EventStarted, Process: r.process()})
+	k.log.Info("process started", "process", s.Name, "pid", pid)
+	return r, nil
+}
+
+// openPipe makes the pipe of a capture and returns the end that the child writes to.
+func openPipe(out *capture, cred *syscall.Credential) (*os.File, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	// Only our end is non-blocking: a program does not expect its standard output to be.
+	err := unix.SetNonblock(fds[0], true)
+	if err == nil && cred != nil {
+		err = unix.Fchown(fds[1], int(cred.Uid), int(cred.Gid)) // or it could not open /dev/stdout
+	}
+	out.pipe = os.NewFile(uintptr(fds[0]), "output")
+	write := os.NewFile(uintptr(fds[1]), "output")
+	if err != nil {
+		_ = write.Close() // nothing was written
+		return nil, err
+	}
+	return write, nil
+}
+
+// environment is what a child sees: its own, with the keeper's words before it.
+func environment(s Spawn, run string, listen []*socket, notify string) []string {
+	env := []string{runPrefix + run}
+	if len(listen) > 0 {
+		env = append(env,
+			fmt.Sprintf("LISTEN_FDS=%d", len(listen)),
+			"LISTEN_FDNAMES="+strings.Join(s.Listen, ":"))
+	}
+	if notify != "" {
+		env = append(env, "NOTIFY_SOCKET="+notify)
+	}
+	own := ownEnv[:]
+	if port := firstPort(listen); port != "" {
+		env = append(env, "PORT="+port)
+		own = append(slices.Clone(own), "PORT=")
+	}
+	for _, kv := range s.Env {
+		if !slices.ContainsFunc(own, func(prefix string) bool { return strings.HasPrefix(kv, prefix) }) {
+			env = append(env, kv)
+		}
+	}
+	return env
+}
+
+func firstPort(listen []*socket) string {
+	for _, l := range listen {
+		if l.network == "tcp" {
+			if _, port, err := net.SplitHostPort(l.address); err == nil {
+				return port
+			}
+		}
+	}
+	return ""
+}
+
+func checkSpawn(s Spawn) error {
+	labels, err := json.Marshal(s.Labels)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !goodName(s.Name):
+		return misuse("bad-request", fmt.Sprintf("process name %q is empty, too long or not printable", s.Name), "")
+	case len(s.Argv) == 0 || !filepath.IsAbs(s.Argv[0]):
+		return misuse("bad-request", fmt.Sprintf("program of %s is not an absolute path", s.Name), "")
+	case s.Dir != "" && !filepath.IsAbs(s.Dir):
+		return misuse("bad-request", fmt.Sprintf("folder of %s is not an absolute path", s.Name), "")
+	case s.Log.Path != "" && !filepath.IsAbs(s.Log.Path):
+		return misuse("bad-request", fmt.Sprintf("log of %s is not an absolute path", s.Name), "")
+	case s.Log.MaxBytes < 0 || s.Log.Keep < 0:
+		return misuse("bad-request", fmt.Sprintf("log limits of %s are negative", s.Name), "")
+	case len(labels) > maxLabelBytes:
+		return misuse("bad-request", fmt.Sprintf("labels of %s are longer than %d bytes", s.Name, maxLabelBytes), "")
+	}
+	for _, text := range slices.Concat(s.Argv, s.Env, []string{s.Dir, s.Log.Path}) {
+		if strings.ContainsRune(text, 0) {
+			return misuse("bad-request", fmt.Sprintf("a text of %s holds a zero byte", s.Name), "")
+		}
+	}
+	return nil
+}
+
+// goodName says whether a name can stand in a log line and in LISTEN_FDNAMES.
+func goodName(name string) bool {
+	odd := func(r rune) bool { return r == ':' || r == '/' || !strconv.IsPrint(r) }
+	return name != "" && len(name) <= maxNameBytes && !strings.ContainsFunc(name, odd)
+}
+
+// credential is nil when the child runs as the keeper does; then no right is needed for it.
+func credential(s Spawn) (*syscall.Credential, error) {
+	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
+	if s.UID == nil && s.GID == nil && len(s.Groups) == 0 {
+		return nil, nil
+	}
+	want := &syscall.Credential{Uid: uid, Gid: gid, Groups: s.Groups}
+	if s.UID != nil {
+		want.Uid = *s.UID
+	}
+	switch {
+	case s.GID != nil:
+		want.Gid = *s.GID
+	case want.Uid != uid:
+		u, err := user.LookupId(strconv.FormatUint(uint64(want.Uid), 10))
+		if err != nil {
+			return nil, failure("unknown-user", fmt.Sprintf("user %d of %s has no entry, so its group is unknown",
+				want.Uid, s.Name), "name a group, or make the user", err)
+		}
+		main, err := strconv.ParseUint(u.Gid, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("read group of user %d: %w", want.Uid, err)
+		}
+		want.Gid = uint32(main)
+	}
+	if want.Uid == uid && want.Gid == gid && len(s.Groups) == 0 {
+		return nil, nil
+	}
+	return want, nil
+}
+
+// forget drops the record of a dead process.
+func (k *Keeper) forget(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r := k.records[name]
+	if r == nil {
+		return noProcess(name, slices.Collect(maps.Keys(k.records)))
+	}
+	if r.exit == nil {
+		return failure("still-running", fmt.Sprintf("process %q has not ended", name), "kill it first", nil)
+	}
+	delete(k.records, name)
+	k.saveLocked()
+	return nil
+}
+
+func noProcess(name string, known []string) error {
+	slices.Sort(known)
+	return misuse("no-process", fmt.Sprintf("no process %q", name), "one of: "+strings.Join(known, ", "))
+}

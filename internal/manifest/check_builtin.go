@@ -1,0 +1,154 @@
+package manifest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// builtinUse says which keys a built-in service needs and which of the keys that shape a service it knows.
+type builtinUse struct{ needs, knows []string }
+
+func builtinUses(name string) builtinUse {
+	switch name {
+	case "ingest":
+		return builtinUse{[]string{"listen", "publishes"}, []string{"ingest"}}
+	case "route":
+		return builtinUse{[]string{"consumes", "publishes", "route"}, nil}
+	case "sink":
+		return builtinUse{[]string{"consumes", "to"}, nil}
+	}
+	// The user's programs do what they like, but have no settings of ours.
+	return builtinUse{nil, []string{"build", "listen", "publishes", "consumes", "serves", "calls", "handles", "enqueues"}}
+}
+
+func (c *checker) builtin(s *Service) {
+	if s.Builtin == "" && (c.set(s.Name, "builtin") || !c.set(s.Name, "run")) {
+		return // reported; nothing can be said of its keys
+	}
+	use, kind, article := builtinUses(s.Builtin), "service with a command", "a"
+	if s.Builtin != "" {
+		kind = s.Builtin + " service"
+	}
+	if s.Builtin == "ingest" {
+		article = "an"
+	}
+	for _, name := range use.needs {
+		if !c.set(s.Name, name) {
+			c.add(c.key("services", s.Name), "no-key", fmt.Sprintf("%s %q has no %s", kind, s.Name, name), builtinExample(name))
+		}
+	}
+	for _, name := range []string{"build", "listen", "publishes", "consumes", "serves", "calls", "handles", "enqueues", "ingest", "route", "to"} {
+		if c.set(s.Name, name) && !slices.Contains(use.needs, name) && !slices.Contains(use.knows, name) {
+			c.add(c.key("services", s.Name, name), "wrong-key", fmt.Sprintf("%s %s has no use for %s", article, kind, name), "remove it"+hintFor(name))
+		}
+	}
+	switch s.Builtin {
+	case "ingest":
+		c.ingest(s)
+	case "route":
+		c.routing(s)
+	case "sink":
+		c.sink(s)
+	}
+}
+
+func builtinExample(name string) string {
+	switch name {
+	case "listen":
+		return "add listen: { http: 8080 }"
+	case "route":
+		return `add route: { rules: [{ when: CONDITION, to: SUBJECT }] }`
+	case "to":
+		return "add to: { sqlite: data/events.db } or to: { file: data/lake }"
+	}
+	return fmt.Sprintf("add %s: [STREAM]", name)
+}
+
+// hintFor says which service a setting belongs to.
+func hintFor(name string) string {
+	switch name {
+	case "ingest", "route":
+		return ", or make it builtin: " + name
+	case "to":
+		return ", or make it builtin: sink"
+	}
+	return ""
+}
+
+func (c *checker) ingest(s *Service) {
+	if len(s.Publishes) > 1 {
+		c.add(c.value("services", s.Name, "publishes"), "many-outputs", fmt.Sprintf("ingest service %q publishes %d subjects", s.Name, len(s.Publishes)), "keep one; route events on with builtin: route")
+	}
+	if len(s.Publishes) == 1 && !isDotted(s.Publishes[0].Subject) {
+		c.add(c.item(s.Publishes[0].Subject, "services", s.Name, "publishes"), "many-outputs", fmt.Sprintf("ingest service %q needs one subject to publish, not a pattern", s.Name), "write it without * and >")
+	}
+	if s.Ingest == nil {
+		return
+	}
+	if in := s.Ingest; in.MaxLine > in.MaxBody {
+		c.add(c.value("services", s.Name, "ingest"), "bad-limits", fmt.Sprintf("ingest service %q takes events of %s in requests of %s", s.Name, in.MaxLine, in.MaxBody), "raise max_body, or lower max_line")
+	} else if in.MaxBody > in.InFlight {
+		c.add(c.value("services", s.Name, "ingest"), "bad-limits", fmt.Sprintf("ingest service %q takes requests of %s but %s of all together", s.Name, in.MaxBody, in.InFlight), "raise in_flight, or lower max_body")
+	}
+}
+
+func (c *checker) routing(s *Service) {
+	if s.RouteBy == nil {
+		return
+	}
+	if c.node("services", s.Name, "route", "rules") == nil {
+		c.add(c.key("services", s.Name, "route"), "no-key", fmt.Sprintf("route service %q has no rules", s.Name), builtinExample("route"))
+	}
+	covered := func(subject string) bool {
+		return slices.ContainsFunc(s.Publishes, func(r Route) bool { return wire.Covers(r.Subject, subject) })
+	}
+	target := func(at position, subject string) {
+		if subject != "" && !covered(subject) && !c.undecoded(s, "publishes", len(s.Publishes)) && c.set(s.Name, "publishes") {
+			names := make([]string, 0, len(s.Publishes))
+			for _, r := range s.Publishes {
+				names = append(names, r.Subject)
+			}
+			fix := fmt.Sprintf("add %s to publishes", subject)
+			if near := closest(subject, names); near != "" {
+				fix = fmt.Sprintf("did you mean %q?", near)
+			}
+			c.add(at, "unpublished-target", fmt.Sprintf("route service %q sends events to %s, which it does not publish", s.Name, subject), fix)
+		}
+	}
+	if list := c.node("services", s.Name, "route", "rules"); list != nil {
+		for _, item := range list.items {
+			if to := item.get("to"); to != nil && to.scalar() && isDotted(to.text) {
+				target(to.at, to.text)
+			}
+		}
+	}
+	target(c.value("services", s.Name, "route", "default"), s.RouteBy.Default)
+}
+
+func (c *checker) sink(s *Service) {
+	if s.Scale > 1 {
+		c.add(c.value("services", s.Name, "scale"), "scaled-sink", fmt.Sprintf("sink service %q cannot be scaled: one reader keeps the order of the events", s.Name), "remove scale; write to more targets with more sinks")
+	}
+	to := c.node("services", s.Name, "to")
+	if s.To == nil || to == nil || to.kind != kindMap {
+		return
+	}
+	sqlite, file := to.get("sqlite") != nil, to.get("file") != nil
+	switch {
+	case sqlite == file:
+		c.add(c.key("services", s.Name, "to"), "bad-target", fmt.Sprintf("sink service %q needs one target, sqlite or file", s.Name), "write to: { sqlite: data/events.db } or to: { file: data/lake }")
+	case sqlite:
+		c.unused(s, "rotate", "sqlite")
+	case file:
+		c.unused(s, "table", "file")
+		c.unused(s, "columns", "file")
+	}
+}
+
+func (c *checker) unused(s *Service, name, target string) {
+	if c.node("services", s.Name, "to", name) != nil {
+		c.add(c.key("services", s.Name, "to", name), "wrong-key", fmt.Sprintf("a %s target has no use for %s", target, name), "remove it")
+	}
+}

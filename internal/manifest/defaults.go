@@ -1,0 +1,78 @@
+package manifest
+
+import "time"
+
+const (
+	maxSpan   = 100 * 365 * day        // a century: longer is a slip
+	minKeep   = time.Second            // JetStream checks ages about once a second
+	minDedupe = 100 * time.Millisecond // JetStream's least duplicate window
+
+	defaultKeep   = 24 * time.Hour
+	defaultDedupe = 10 * time.Minute
+)
+
+func newManifest() Manifest {
+	return Manifest{Broker: Broker{Memory: 512 << 20}}
+}
+
+func newStream(name string) Stream {
+	return Stream{
+		Name: name, Keep: defaultKeep, MaxBytes: 1 << 30, Durability: DurabilityProcess, Compression: "zstd", Frames: true,
+		Dedupe: defaultDedupe,
+	}
+}
+
+func newService(name string) Service {
+	return Service{
+		Name: name, Scale: 1,
+		Restart: Restart{Policy: "always", Delay: 100 * time.Millisecond, Max: 30 * time.Second, Reset: 10 * time.Second},
+		Stop:    Stop{Signal: "TERM", Grace: 10 * time.Second},
+		Log:     Log{MaxBytes: 16 << 20, Keep: 4},
+	}
+}
+
+func newHealth() Health {
+	return Health{Interval: time.Second, Timeout: time.Second, Grace: 30 * time.Second, Failures: 3}
+}
+
+func newIngest() Ingest {
+	return Ingest{MaxBody: 16 << 20, MaxLine: 1 << 20, InFlight: 128 << 20, Linger: 2 * time.Millisecond}
+}
+
+func newRouteBy() RouteBy { return RouteBy{} }
+
+func newTarget() Target {
+	return Target{Rotate: Rotate{Bytes: 64 << 20, Age: 10 * time.Second}}
+}
+
+// fill sets the defaults that depend on other values; root tells what the file has set.
+func (m *Manifest) fill(root *node) {
+	for i := range m.Streams {
+		s := &m.Streams[i]
+		if root.get("streams").get(s.Name).get("dedupe") == nil {
+			s.Dedupe = min(defaultDedupe, s.Keep)
+		}
+	}
+	for i := range m.Services {
+		s := &m.Services[i]
+		if s.Dir == "" {
+			s.Dir = m.Dir
+		}
+		if s.Builtin != "" && s.Health == nil {
+			// Built-in services say themselves when they are ready.
+			h := newHealth()
+			h.Notify = true
+			s.Health = &h
+		}
+		if s.Builtin == "ingest" && s.Ingest == nil {
+			in := newIngest()
+			s.Ingest = &in
+		}
+		if s.To != nil && s.To.SQLite != "" && s.To.Table == "" {
+			s.To.Table = "events"
+		}
+		if s.Health != nil && !s.Health.Notify && s.Health.HTTP == "" && s.Health.TCP == "" && s.Builtin != "" {
+			s.Health.Notify = true // only its times are set
+		}
+	}
+}

@@ -1,0 +1,126 @@
+// Package plan says what has to be done to get from what runs to what is wanted. It is pure: it reads no file, no clock
+// and no process, so a plan can be printed, tested and compared before anything happens.
+package plan
+
+import (
+	"cmp"
+	"syscall"
+	"time"
+)
+
+// Spec is everything that the supervisor needs to know of one instance. Paths are absolute and addresses resolved.
+//
+// Each field is either cold, a change of it needs a new process ([Spec.Hash]), or hot, a change of it takes effect
+// while the process runs on ([Spec.HotHash]).
+type Spec struct {
+	Name    string   // of the instance: "classify.1"
+	Service string   // "classify"
+	Argv    []string // Argv[0] is an absolute path
+	Env     []string // KEY=value; the order of different keys has no meaning
+	Dir     string   // working directory
+
+	UID    *uint32 // nil keeps the keeper's
+	GID    *uint32 // nil keeps the keeper's
+	Groups []uint32
+
+	Listen []Listen // sockets that the process inherits, in LISTEN_FDS order
+	Notify bool     // set NOTIFY_SOCKET, whether or not Health waits for READY=1
+
+	Health  *Health // hot; nil means ready as soon as it runs
+	Restart Restart // hot
+	Stop    Stop    // hot
+	Needs   []Need  // hot: looked at before each start
+	Log     Log     // hot: takes effect at the next start
+}
+
+// Listen is a socket that is held for a service, whatever happens to its instances.
+type Listen struct {
+	Name    string // within the service: "http"
+	Network string // tcp or unix
+	Address string // "127.0.0.1:8080"; port 0 takes a free one
+}
+
+// Socket is the name under which the keeper holds the listener: "ingest.http".
+func (s Spec) Socket(l Listen) string { return s.Service + "." + l.Name }
+
+// Health is how an instance shows that it can work. Exactly one of HTTP, TCP and Notify is set.
+//
+// An address that equals the Address of one of the Spec's listeners stands for what that listener is bound to, so port
+// 0 works. Instances that share an inherited socket are probed through it: whichever accepts answers.
+type Health struct {
+	HTTP   string // full URL, ready on 2xx; its host is ignored when Unix is set
+	Unix   string // path of the unix socket that HTTP is asked over
+	TCP    string // host:port, ready when it accepts
+	Notify bool   // ready on READY=1
+
+	Interval time.Duration // between probes; default 1s. Until the first success they come faster.
+	Timeout  time.Duration // of one probe; default 1s
+	Grace    time.Duration // from start to ready, then it counts as crashed; default 30s
+	Failures int           // failures in a row that make it unready; default 3. Three times as many more: crashed.
+}
+
+// The restart policies.
+const (
+	Always    = "always"
+	OnFailure = "on-failure"
+	Never     = "never"
+)
+
+// Restart is what happens when an instance ends by itself.
+type Restart struct {
+	Policy string        // Always (default), OnFailure or Never
+	Delay  time.Duration // before the first restart; doubles each time; default 100ms
+	Max    time.Duration // most it grows to; default 30s
+	Reset  time.Duration // time up after which the delay starts over; default 10s
+}
+
+// Stop is how an instance is asked to end.
+type Stop struct {
+	Signal syscall.Signal // default SIGTERM
+	Grace  time.Duration  // then its whole tree is killed; default 10s
+}
+
+// The conditions of a Need.
+const (
+	Ready     = "ready"     // every instance is ready
+	Started   = "started"   // every instance has been started, and runs or has exited with status 0
+	Completed = "completed" // every instance has exited with status 0
+)
+
+// Need is a service that must be there before the instance starts.
+type Need struct {
+	Service   string
+	Condition string // Ready (default), Started or Completed
+}
+
+// Log bounds the log of an instance.
+type Log struct {
+	Path     string
+	MaxBytes int64 // rotate beyond; 0 means never
+	Keep     int   // rotated files kept
+}
+
+// WithDefaults returns a copy with the defaults filled in; it shares no Health or Needs with s.
+func (s Spec) WithDefaults() Spec {
+	if s.Health != nil {
+		h := *s.Health
+		h.Interval = cmp.Or(h.Interval, time.Second)
+		h.Timeout = cmp.Or(h.Timeout, time.Second)
+		h.Grace = cmp.Or(h.Grace, 30*time.Second)
+		h.Failures = cmp.Or(h.Failures, 3)
+		s.Health = &h
+	}
+	s.Restart.Policy = cmp.Or(s.Restart.Policy, Always)
+	s.Restart.Delay = cmp.Or(s.Restart.Delay, 100*time.Millisecond)
+	s.Restart.Max = max(cmp.Or(s.Restart.Max, 30*time.Second), s.Restart.Delay)
+	s.Restart.Reset = cmp.Or(s.Restart.Reset, 10*time.Second)
+	s.Stop.Signal = cmp.Or(s.Stop.Signal, syscall.SIGTERM)
+	s.Stop.Grace = cmp.Or(s.Stop.Grace, 10*time.Second)
+	needs := make([]Need, len(s.Needs))
+	for i, n := range s.Needs {
+		n.Condition = cmp.Or(n.Condition, Ready)
+		needs[i] = n
+	}
+	s.Needs = needs
+	return s
+}

@@ -1,0 +1,185 @@
+package supervisor
+
+import (
+	"context"
+
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/status"
+)
+
+// verb is what a command asks of an owner.
+type verb int
+
+const (
+	verbApply   verb = iota // be as spec says
+	verbStart               // run, and forget past failures
+	verbStop                // stop and stay so
+	verbRestart             // stop if it runs, then run
+	verbRemove              // stop and be forgotten; the owner ends
+)
+
+// command is a wish for one instance. The owner closes taken when it has acted on it and the board shows the effect.
+type command struct {
+	verb    verb
+	spec    plan.Spec // of verbApply; verbStart and verbRestart of a blocked instance use it too
+	blocked string    // of verbApply: why spec cannot be started; empty when it can
+	keep    bool      // of verbStop: a person wants it, so the next supervisor is to know
+	taken   chan struct{}
+	falls   uint64 // set by the owner: how often the instance had fallen before
+}
+
+// send gives c to o and waits until it is taken.
+func (s *Supervisor) send(ctx context.Context, o *owner, c *command) error {
+	c.taken = make(chan struct{})
+	select {
+	case o.commands <- c:
+	case <-o.done:
+		if o.removed {
+			return gone(o.name)
+		}
+		return ErrNotRunning
+	case <-s.done:
+		return ErrNotRunning
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-c.taken:
+		return nil
+	case <-s.done:
+		return ErrNotRunning
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (o *owner) obey(ctx context.Context, c *command) {
+	if o.goal == goalRemove {
+		return // nothing brings it back; its successor has another owner
+	}
+	switch c.verb {
+	case verbApply:
+		o.apply(ctx, c.spec, c.blocked)
+	case verbStart:
+		o.unblock(c.spec)
+		o.start(ctx)
+	case verbRestart:
+		o.unblock(c.spec)
+		if o.alive {
+			o.goal = goalRun
+			o.replace(ctx)
+			return
+		}
+		o.start(ctx)
+	case verbStop:
+		o.goal = goalStop
+		if c.keep && o.proc.Run != "" {
+			if err := o.marks.put(o.name, o.proc.Run); err != nil {
+				o.log.WarnContext(ctx, "the next supervisor will start what was stopped", "err", err)
+			}
+		}
+		o.rest(ctx)
+	case verbRemove:
+		o.goal = goalRemove
+		o.rest(ctx)
+	}
+}
+
+// apply makes spec what is wanted. A blocked spec changes nothing of an instance that has run.
+func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
+	if blocked != "" {
+		if o.blocked != "" && !o.alive {
+			o.want, o.blocked = spec, blocked
+			o.show(ctx, status.Failed, blocked)
+		}
+		return
+	}
+	fresh := spec.Hash() != o.want.Hash() || o.blocked != ""
+	o.want, o.blocked = spec, ""
+	if fresh && o.goal == goalStop {
+		o.goal = goalRun // it was stopped as it used to be
+		o.again = o.alive
+	}
+	state := o.shown.State
+	switch {
+	case !o.alive && fresh && o.goal == goalRun:
+		o.start(ctx)
+	case !o.alive:
+		o.show(ctx, state, o.shown.Reason)
+	case !o.changed():
+		o.update(ctx)
+	case state == status.Stopping:
+		o.show(ctx, state, o.shown.Reason)
+	case state == status.Ready:
+		o.rolling = true
+		o.board.roll(o.name)
+	default:
+		o.replace(ctx) // it does no work that could be lost
+	}
+	if !o.rolling {
+		o.board.rolled(o.name)
+	}
+}
+
+// update takes over the hot part of want while the process runs on.
+func (o *owner) update(ctx context.Context) {
+	old := o.live.Health
+	o.live, o.rolling = o.want, false
+	state := o.shown.State
+	same := old == o.live.Health || old != nil && o.live.Health != nil && *old == *o.live.Health
+	if same || state == status.Stopping {
+		o.show(ctx, state, o.shown.Reason)
+		return
+	}
+	if state == status.Ready {
+		o.watch(ctx) // ready until the new probe says otherwise
+		o.show(ctx, state, o.shown.Reason)
+		return
+	}
+	o.up(ctx)
+}
+
+// start makes it run as soon as it can.
+func (o *owner) start(ctx context.Context) {
+	o.goal = goalRun
+	o.backoff.reset()
+	if o.alive {
+		if o.shown.State == status.Stopping {
+			o.again = true
+		}
+		return
+	}
+	o.timer.Stop()
+	o.begin(ctx)
+}
+
+// rest makes it stop and stay so. What has exited by itself keeps showing how.
+func (o *owner) rest(ctx context.Context) {
+	o.again, o.rolling = false, false
+	o.board.rolled(o.name)
+	switch {
+	case o.shown.State == status.Stopping:
+		o.verdict = ""
+	case o.alive:
+		o.halt(ctx, "asked to stop")
+	case o.shown.State != status.Exited:
+		o.timer.Stop()
+		o.show(ctx, status.Stopped, "")
+	}
+}
+
+// replace ends the process to start what is wanted in its place.
+func (o *owner) replace(ctx context.Context) {
+	o.again, o.verdict, o.rolling = true, "", false
+	o.backoff.reset()
+	if o.shown.State != status.Stopping {
+		o.halt(ctx, "restarts")
+	}
+	o.board.rolled(o.name)
+}
+
+func (o *owner) unblock(spec plan.Spec) {
+	if o.blocked != "" {
+		o.want, o.blocked = spec, ""
+	}
+}

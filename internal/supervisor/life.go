@@ -1,0 +1,271 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/status"
+)
+
+// Labels of a process, which the keeper gives back to the next supervisor.
+const (
+	labelHash     = "hash"     // Spec.Hash of what it was started as
+	labelRestarts = "restarts" // how often it had been restarted
+)
+
+// unhealthyTimes is how many times Health.Failures an unready instance may miss before it counts as crashed: long
+// enough for a hiccup to pass, short enough that a hung process does not stay.
+const unhealthyTimes = 3
+
+// begin starts the instance, or waits for what it needs.
+func (o *owner) begin(ctx context.Context) {
+	if reason := o.board.unmet(o.want.Needs); reason != "" {
+		o.show(ctx, status.Pending, reason)
+		return
+	}
+	o.gen++
+	o.live, o.hash, o.rolling, o.fine = o.want, o.want.Hash(), false, false
+	_ = o.keeper.Forget(ctx, o.name) // there may be no record; one that is in the way makes the spawn fail
+	p, err := o.keeper.Spawn(ctx, o.request())
+	if ctx.Err() != nil {
+		return // if it was started it runs on, and the next supervisor adopts it
+	}
+	if err != nil {
+		o.refused(ctx, err)
+		return
+	}
+	o.proc, o.alive = p, true
+	o.board.rolled(o.name)
+	o.up(ctx)
+}
+
+func (o *owner) request() keeper.Spawn {
+	s := o.live
+	listen := make([]string, len(s.Listen))
+	for i, l := range s.Listen {
+		listen[i] = s.Socket(l)
+	}
+	return keeper.Spawn{
+		Name: s.Name, Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
+		Listen: listen, Notify: s.Notify || s.Health != nil && s.Health.Notify,
+		Log:    keeper.Log{Path: s.Log.Path, MaxBytes: s.Log.MaxBytes, Keep: s.Log.Keep},
+		Labels: map[string]string{labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts)},
+	}
+}
+
+// refused handles a process that could not be started. With a fix that a person has to make, it is Failed and tried
+// again at the slowest pace of its policy; otherwise it has crashed.
+func (o *owner) refused(ctx context.Context, err error) {
+	f, ok := fault.As(err)
+	if !ok || f.Fix == "" {
+		o.fall(ctx, "start: "+err.Error(), 0)
+		return
+	}
+	o.falls++
+	o.show(ctx, status.Failed, explain(f))
+	if o.live.Restart.Policy != plan.Never {
+		o.timer.Reset(strayed(o.live.Restart.Max, random()))
+	}
+}
+
+// up watches a process that runs until it is ready.
+func (o *owner) up(ctx context.Context) {
+	h := o.live.Health
+	o.watch(ctx)
+	if h == nil || h.Notify && o.proc.Ready {
+		o.timer.Stop()
+		o.show(ctx, status.Ready, "")
+		return
+	}
+	o.show(ctx, status.Starting, "")
+	o.timer.Reset(h.Grace)
+}
+
+// watch starts to probe the process by what is wanted now.
+func (o *owner) watch(ctx context.Context) {
+	o.misses, o.lastErr = 0, nil
+	o.probe.stop()
+	o.probe = startProbe(ctx, resolved(o.live.Health, o.live, o.sockets.addresses()))
+}
+
+// hear takes in the keeper's word on the process.
+func (o *owner) hear(ctx context.Context, p keeper.Process) {
+	if !o.alive || p.Run != o.proc.Run {
+		return // an earlier incarnation
+	}
+	o.proc = p
+	if p.Exit != nil {
+		o.ended(ctx)
+		return
+	}
+	if h := o.live.Health; h != nil && h.Notify && p.Ready && o.shown.State == status.Starting {
+		o.timer.Stop()
+		o.show(ctx, status.Ready, "")
+	}
+}
+
+// probed takes in the result of a probe.
+func (o *owner) probed(ctx context.Context, err error) {
+	h, state := o.live.Health, o.shown.State
+	if err == nil {
+		o.misses = 0
+		if state == status.Starting || state == status.Unready {
+			o.timer.Stop()
+			o.show(ctx, status.Ready, "")
+		}
+		return
+	}
+	o.misses++
+	o.lastErr = err
+	switch {
+	case state == status.Starting: // the timer decides
+	case o.misses >= h.Failures*(1+unhealthyTimes):
+		o.condemn(ctx, fmt.Sprintf("unhealthy %d times in a row: %v", o.misses, err))
+	case o.misses == h.Failures:
+		o.show(ctx, status.Unready, err.Error())
+	}
+}
+
+// expired goes on from a state that has lasted as long as it may.
+func (o *owner) expired(ctx context.Context) {
+	switch o.shown.State {
+	case status.Starting:
+		reason := fmt.Sprintf("not ready within %s", o.live.Health.Grace)
+		if o.lastErr != nil {
+			reason += ": " + o.lastErr.Error()
+		}
+		o.condemn(ctx, reason)
+	case status.Backoff, status.Failed:
+		o.shown.Restarts++
+		o.begin(ctx)
+	case status.Stopping:
+		o.kill(ctx)
+	}
+}
+
+// condemn ends a process that does not do its work, which counts as a crash.
+func (o *owner) condemn(ctx context.Context, verdict string) {
+	o.verdict = verdict
+	o.halt(ctx, verdict)
+}
+
+// halt asks the process to end; if it does not, its tree is killed after the grace.
+func (o *owner) halt(ctx context.Context, reason string) {
+	o.probe.stop()
+	o.probe = nil
+	o.show(ctx, status.Stopping, reason)
+	// A signal that cannot be sent finds a process that has just ended, whose exit is on its way, or one that only a
+	// kill can end. The timer knows which.
+	_ = o.keeper.Signal(ctx, o.name, o.live.Stop.Signal, true)
+	o.timer.Reset(o.live.Stop.Grace)
+}
+
+// kill ends the whole tree of the process.
+func (o *owner) kill(ctx context.Context) {
+	reason := fmt.Sprintf("killed: it did not stop within %s", o.live.Stop.Grace)
+	if err := o.keeper.Kill(ctx, o.name); err != nil {
+		reason = "kill: " + err.Error()
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	o.show(ctx, status.Stopping, reason)
+	o.timer.Reset(max(o.live.Stop.Grace, time.Second)) // then once more
+}
+
+// ended goes on from a process that is gone.
+func (o *owner) ended(ctx context.Context) {
+	exit := *o.proc.Exit
+	asked, again, verdict := o.shown.State == status.Stopping, o.again, o.verdict
+	o.alive, o.again, o.rolling, o.verdict = false, false, false, ""
+	o.timer.Stop()
+	o.probe.stop()
+	o.probe = nil
+	up := exit.Time.Sub(o.proc.Started)
+	policy := o.want.Restart.Policy
+	switch {
+	case len(exit.Survivors) > 0 && o.goal != goalRemove:
+		// Starting another one beside them would make two incarnations.
+		o.falls++
+		o.show(ctx, status.Failed, fmt.Sprintf("processes %v of it outlive a kill; end them, then start %s", exit.Survivors, o.name))
+	case o.goal != goalRun:
+		o.show(ctx, status.Stopped, describe(exit))
+	case again:
+		o.begin(ctx)
+	case verdict != "":
+		o.fall(ctx, verdict, up)
+	case asked:
+		o.begin(ctx)
+	case exit.Code == 0 && exit.Signal == 0 && policy != plan.Always:
+		o.fine = true
+		o.show(ctx, status.Exited, describe(exit))
+	default:
+		o.fall(ctx, describe(exit), up)
+	}
+	o.board.rolled(o.name)
+}
+
+// fall handles a crash after a run that lasted up.
+func (o *owner) fall(ctx context.Context, reason string, up time.Duration) {
+	o.falls++
+	r := o.want.Restart
+	if r.Policy == plan.Never {
+		o.show(ctx, status.Exited, reason)
+		return
+	}
+	o.show(ctx, status.Backoff, reason)
+	o.timer.Reset(o.backoff.wait(r, up, random()))
+}
+
+// describe says how a process ended: "exit status 1", "ended by SIGKILL".
+func describe(e keeper.Exit) string {
+	switch {
+	case e.Signal != 0:
+		if name := unix.SignalName(syscall.Signal(e.Signal)); name != "" {
+			return "ended by " + name
+		}
+		return fmt.Sprintf("ended by signal %d", e.Signal)
+	case e.Code < 0:
+		return "ended, exit status unknown"
+	default:
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+}
+
+// reasonOf is err in one line for an instance's reason.
+func reasonOf(err error) string {
+	var lines []string
+	for _, one := range fault.Flatten(err) {
+		if f, ok := fault.As(one); ok {
+			lines = append(lines, explain(f))
+		} else {
+			lines = append(lines, one.Error())
+		}
+	}
+	return strings.Join(lines, "; ")
+}
+
+// explain says in one line what is wrong and how to fix it.
+func explain(f *fault.Error) string {
+	if f.Fix == "" {
+		return f.Error()
+	}
+	return f.Error() + "; " + f.Fix
+}
+
+func restartsOf(labels map[string]string) int {
+	n, err := strconv.Atoi(labels[labelRestarts])
+	if err != nil {
+		return 0 // a keeper's record without it: it has not been restarted as far as anybody knows
+	}
+	return n
+}

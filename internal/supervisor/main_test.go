@@ -1,0 +1,148 @@
+package supervisor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/hozo-dev/hozo/internal/keeper"
+)
+
+// TestMain also is every process that the tests need: the keeper, its shim, and the programs that it keeps.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		roles := map[string]func(args []string) error{
+			keeper.ShimCommand: func(args []string) error { return keeper.ExecShim(args, os.Environ()) },
+			"keeper":           runKeeper,
+			"sleeper":          func(args []string) error { return sleeper(args[0]) },
+			"stubborn":         func(args []string) error { return stubborn(args[0]) },
+			"exit":             func(args []string) error { return exit(args[0]) },
+			"failing":          func([]string) error { return errors.New("failing as told") },
+			"web":              func(args []string) error { return serveHealth(args[0]) },
+			"notifier":         notifier,
+		}
+		if role := roles[os.Args[1]]; role != nil {
+			if err := role(os.Args[2:]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func runKeeper(args []string) error {
+	k, err := keeper.New(keeper.Config{State: args[0]})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	result := make(chan error, 1)
+	go func() { result <- k.Run(ctx) }()
+	select {
+	case <-k.Ready():
+		fmt.Println("ready")
+	case err := <-result:
+		return err
+	}
+	return <-result
+}
+
+// sleeper runs until TERM. It leaves a file DOUBLE beside its lock file when it finds another holder of the lock, and
+// ends with status 3 on USR2.
+func sleeper(lock string) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2)
+	f, err := os.OpenFile(lock, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.Join(err, os.WriteFile(filepath.Join(filepath.Dir(lock), "DOUBLE"), []byte(lock), 0o600))
+	}
+	if err := os.WriteFile(lock+".up", []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return err
+	}
+	if <-signals == syscall.SIGUSR2 {
+		os.Exit(3)
+	}
+	return nil
+}
+
+// stubborn ignores TERM, and so does the child that it makes.
+func stubborn(pidFile string) error {
+	signal.Ignore(syscall.SIGTERM)
+	if pidFile != "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		child := exec.Command(self, "stubborn", "")
+		if err := child.Start(); err != nil {
+			return err
+		}
+		content := fmt.Sprintf("%d %d", os.Getpid(), child.Process.Pid)
+		if err := os.WriteFile(pidFile+".tmp", []byte(content), 0o600); err != nil {
+			return err
+		}
+		if err := os.Rename(pidFile+".tmp", pidFile); err != nil {
+			return err
+		}
+	}
+	select {}
+}
+
+func exit(code string) error {
+	n, err := strconv.Atoi(code)
+	if err != nil {
+		return err
+	}
+	os.Exit(n)
+	return nil
+}
+
+// serveHealth serves the inherited socket: 200 while the gate file is there, else 503.
+func serveHealth(gate string) error {
+	l, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return err
+	}
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(gate); err != nil {
+			http.Error(w, "the gate is closed", http.StatusServiceUnavailable)
+		}
+	}))
+}
+
+// notifier says that it is ready when the pipe that it is given is opened for writing.
+func notifier(args []string) error {
+	gate, err := os.OpenFile(args[0], os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("READY=1\nSTATUS=at work")); err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	<-signals
+	return nil
+}

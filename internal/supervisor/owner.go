@@ -1,0 +1,199 @@
+package supervisor
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/status"
+)
+
+// goal is what an instance is meant to do.
+type goal int
+
+const (
+	goalRun    goal = iota // run, as its restart policy says
+	goalStop               // stay stopped
+	goalRemove             // stop and be forgotten
+)
+
+// owner is the one goroutine that acts on an instance. It is built and shown first by Apply; from then on everything in
+// it but commands, inbox, done, removed and leaving belongs to run.
+type owner struct {
+	name     string
+	keeper   Keeper
+	board    *board
+	sockets  *sockets
+	marks    *marks
+	log      *slog.Logger
+	commands chan *command
+	inbox    *inbox
+	done     chan struct{} // closed when run has returned
+	removed  bool          // it has ended because nobody wants the instance; to be read after done
+	leaving  bool          // its removal has begun; guarded by the Supervisor's mu
+
+	goal    goal
+	want    plan.Spec // as applied last
+	live    plan.Spec // what the process was started with, with hot changes; meaningful while one runs
+	blocked string    // why want cannot be started at all: its sockets
+
+	proc  keeper.Process // the last incarnation; zero before the first
+	hash  string         // of what proc was started with
+	alive bool
+	gen   uint64 // counts incarnations
+
+	shown   entry // what the board shows
+	falls   uint64
+	fine    bool   // it has Exited with status 0
+	again   bool   // start again once the process has ended, because somebody asked for it
+	verdict string // why the supervisor itself ends the process: it counts as a crash
+	rolling bool   // want waits for its turn
+	backoff backoff
+	probe   *probe
+	misses  int         // failed probes in a row
+	lastErr error       // of the last failed probe
+	timer   *time.Timer // ends the present state: Starting, Backoff, Failed or Stopping
+}
+
+// newOwner returns the owner of an instance that is wanted as spec, or blocked from it; found is the keeper's record of
+// an earlier supervisor's process of that name, or nil.
+func (s *Supervisor) newOwner(spec plan.Spec, blocked string, found *keeper.Process) *owner {
+	o := &owner{
+		name: spec.Name, keeper: s.keeper, board: s.board, sockets: s.sockets, marks: s.marks,
+		log:      s.log.With("instance", spec.Name),
+		commands: make(chan *command), inbox: newInbox(), done: make(chan struct{}),
+		want: spec, live: spec, blocked: blocked,
+		timer: time.NewTimer(0),
+	}
+	o.timer.Stop() // since Go 1.23 a stopped timer never yields
+	if found != nil {
+		o.proc, o.hash, o.alive, o.gen = *found, found.Labels[labelHash], found.Exit == nil, 1
+		o.shown.Restarts = restartsOf(found.Labels)
+		if !o.changed() && s.marks.has(spec.Name, found.Run) {
+			o.goal = goalStop
+		}
+	}
+	return o
+}
+
+// changed says whether the process is not, or no longer, what is wanted.
+func (o *owner) changed() bool { return o.hash != o.want.Hash() }
+
+// replaceable says whether a process of another shape is to be replaced by what is wanted.
+func (o *owner) replaceable() bool { return o.changed() && o.blocked == "" && o.goal == goalRun }
+
+// first shows the instance before run, so that the owners launched with it see it.
+func (o *owner) first(ctx context.Context) {
+	switch {
+	case o.alive && o.replaceable():
+		o.board.roll(o.name)
+		fallthrough
+	case o.alive:
+		o.show(ctx, status.Starting, "adopted")
+	default:
+		o.show(ctx, status.Pending, "")
+	}
+}
+
+// run owns the instance until it is removed or ctx is done; then the process, if any, runs on.
+func (o *owner) run(ctx context.Context) {
+	defer close(o.done)
+	defer func() { o.probe.stop() }()
+	defer o.timer.Stop()
+
+	o.enter(ctx)
+	for {
+		// The channel is taken before looking, so that no change is missed.
+		var changed <-chan struct{}
+		if o.waits() {
+			changed = o.board.changed()
+			o.look(ctx)
+		}
+		if o.goal == goalRemove && !o.alive {
+			_ = o.keeper.Forget(ctx, o.name) // a record that stays does no harm: nothing runs under it
+			o.board.remove(o.name)
+			o.removed = true
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-o.commands:
+			c.falls = o.falls
+			o.obey(ctx, c)
+			close(c.taken)
+		case <-o.inbox.wake:
+			if p, ok := o.inbox.take(); ok {
+				o.hear(ctx, p)
+			}
+		case err := <-o.probe.result():
+			o.probed(ctx, err)
+		case <-o.timer.C:
+			o.expired(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// enter starts from what the keeper knew of the instance.
+func (o *owner) enter(ctx context.Context) {
+	switch {
+	case o.alive && o.goal == goalStop:
+		o.halt(ctx, "asked to stop") // which was not seen through
+	case o.goal == goalStop && o.proc.Exit != nil:
+		o.show(ctx, status.Stopped, describe(*o.proc.Exit))
+	case o.alive && o.changed():
+		// Nobody knows how the old shape is probed. It counts as able to work until its turn comes.
+		o.live.Health = nil
+		o.rolling = o.replaceable()
+		o.up(ctx)
+	case o.alive:
+		o.up(ctx)
+	case o.blocked != "":
+		o.show(ctx, status.Failed, o.blocked)
+	case o.proc.Exit != nil && !o.changed():
+		o.ended(ctx) // while nobody watched
+	}
+	// Otherwise it is pending, and the first look starts it.
+}
+
+// waits says whether the instance waits for a change of another one.
+func (o *owner) waits() bool {
+	return o.shown.State == status.Pending && o.goal == goalRun || o.rolling
+}
+
+// look goes on with what waits for others: a start for its needs, a change for its turn.
+func (o *owner) look(ctx context.Context) {
+	if o.shown.State == status.Pending && o.goal == goalRun {
+		o.begin(ctx)
+	}
+	if o.rolling && o.board.myTurn(o.want.Service, o.name) {
+		o.replace(ctx)
+	}
+}
+
+// show puts the instance on the board and, when its state or the reason is new, in the log.
+func (o *owner) show(ctx context.Context, state status.State, reason string) {
+	e := entry{
+		Instance: status.Instance{
+			Name: o.name, State: state, Since: o.shown.Since, Restarts: o.shown.Restarts, Reason: reason, Log: o.want.Log.Path,
+		},
+		service: o.want.Service, alive: o.alive, falls: o.falls,
+		completed: state == status.Exited && o.fine,
+		hash:      o.want.Hash(), hot: o.want.HotHash(),
+	}
+	if o.alive {
+		e.PID, e.hash, e.Log = o.proc.PID, o.hash, o.live.Log.Path
+	}
+	if state != o.shown.State {
+		e.Since = time.Now()
+	}
+	fresh := state != o.shown.State || reason != o.shown.Reason
+	o.shown = e
+	o.board.set(e)
+	if fresh {
+		o.log.InfoContext(ctx, "instance changed", "state", string(state), "reason", reason, "pid", e.PID, "run", o.gen)
+	}
+}

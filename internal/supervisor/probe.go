@@ -1,0 +1,161 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/hozo-dev/hozo/internal/plan"
+)
+
+// firstProbes is the pause after the first failed probe. It doubles up to the interval, so that a service that is up
+// in a moment does not look starting for a whole interval.
+const firstProbes = 20 * time.Millisecond
+
+// probe asks one process again and again whether it can work. It ends with the process.
+type probe struct {
+	results chan error // nil for a success
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// startProbe returns a probe of a process by h, or nil when h says nothing that can be asked.
+func startProbe(ctx context.Context, h *plan.Health) *probe {
+	if h == nil || h.Notify || h.HTTP == "" && h.TCP == "" {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := &probe{results: make(chan error), cancel: cancel}
+	p.wg.Go(func() { p.run(ctx, *h) })
+	return p
+}
+
+// stop ends the probe and waits for it; a nil probe is stopped already.
+func (p *probe) stop() {
+	if p != nil {
+		p.cancel()
+		p.wg.Wait()
+	}
+}
+
+// result returns the channel of results; that of a nil probe never yields.
+func (p *probe) result() <-chan error {
+	if p == nil {
+		return nil
+	}
+	return p.results
+}
+
+func (p *probe) run(ctx context.Context, h plan.Health) {
+	ask := prober(h)
+	pause := min(firstProbes, h.Interval)
+	up := false
+	for {
+		err := once(ctx, h.Timeout, ask)
+		select {
+		case p.results <- err:
+		case <-ctx.Done():
+			return
+		}
+		up = up || err == nil
+		if up {
+			pause = h.Interval
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		pause = min(pause*2, h.Interval)
+	}
+}
+
+func once(ctx context.Context, timeout time.Duration, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := ask(ctx)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %s", timeout)
+	}
+	return err
+}
+
+func prober(h plan.Health) func(context.Context) error {
+	if h.HTTP == "" {
+		return func(ctx context.Context) error { return askTCP(ctx, h.TCP) }
+	}
+	var dialer net.Dialer
+	client := &http.Client{
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if h.Unix != "" {
+					return dialer.DialContext(ctx, "unix", h.Unix)
+				}
+				return dialer.DialContext(ctx, network, address)
+			},
+			DisableKeepAlives: true, // a kept connection would pin the probe to what used to be there
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return func(ctx context.Context) error { return askHTTP(ctx, client, h.HTTP) }
+}
+
+func askTCP(ctx context.Context, address string) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func askHTTP(ctx context.Context, client *http.Client, target string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", "hozo-health")
+	resp, err := client.Do(req)
+	if err != nil {
+		if inner, ok := errors.AsType[*url.Error](err); ok {
+			return inner.Err // the method and the URL are known; the reason is what matters
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // the status counts; reading a little lets the service finish its write
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return fmt.Errorf("GET answers %s", resp.Status)
+	}
+	return nil
+}
+
+// resolved returns h with each address of a listener replaced by what that listener is bound to.
+func resolved(h *plan.Health, s plan.Spec, bound map[string]string) *plan.Health {
+	if h == nil {
+		return nil
+	}
+	r := *h
+	for _, l := range s.Listen {
+		address := bound[s.Socket(l)]
+		if address == "" || l.Network != "tcp" {
+			continue
+		}
+		if r.TCP == l.Address {
+			r.TCP = address
+		}
+		if u, err := url.Parse(r.HTTP); err == nil && r.HTTP != "" && u.Host == l.Address {
+			u.Host = address
+			r.HTTP = u.String()
+		}
+	}
+	return &r
+}

@@ -1,0 +1,187 @@
+package supervisor_test
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/status"
+)
+
+func TestCrashedInstanceIsStartedAgainAfterGrowingDelays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	spec := w.spec("job.1", "exit", "3")
+	spec.Restart = plan.Restart{Delay: 20 * time.Millisecond, Max: 80 * time.Millisecond, Reset: time.Minute}
+	v.apply(t, spec)
+	v.awaitThat(t, "restarted 5 times", func(i status.Instance) bool { return i.Restarts >= 5 }, "job.1")
+
+	var fell time.Time
+	var waits []time.Duration
+	for _, e := range v.told("job.1") {
+		switch {
+		case e.State == status.Backoff:
+			if e.Reason != "exit status 3" {
+				t.Errorf("reason is %q", e.Reason)
+			}
+			fell = e.Time
+		case e.State == status.Ready && !fell.IsZero():
+			waits = append(waits, e.Time.Sub(fell))
+		}
+	}
+	// A timer never fires early, so the shortest that jitter allows is a lower bound; above, the machine may be busy.
+	for i, want := range []time.Duration{20, 40, 80, 80} {
+		if least := want * time.Millisecond * 8 / 10; i < len(waits) && waits[i] < least {
+			t.Errorf("restart %d came after %s, at least %s was due", i, waits[i], least)
+		}
+	}
+}
+
+func TestDelayStartsOverAfterAStableRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	spec := w.sleeper("a.1")
+	// Without the reset, the fourth crash would wait longer than anybody here does.
+	spec.Restart = plan.Restart{Delay: time.Millisecond, Max: time.Hour, Reset: time.Nanosecond}
+	v.apply(t, spec)
+	for n := range 25 {
+		i := v.awaitThat(t, "up again", func(i status.Instance) bool { return i.State == status.Ready && i.Restarts == n }, "a.1")
+		must(t, syscall.Kill(i.PID, syscall.SIGKILL))
+	}
+}
+
+func TestRestartPolicies(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	var specs []plan.Spec
+	for name, c := range map[string]struct{ policy, code string }{
+		"failed-done.1": {plan.OnFailure, "0"}, "never-done.1": {plan.Never, "0"}, "never-failed.1": {plan.Never, "7"},
+		"always-done.1": {plan.Always, "0"}, "failed-failed.1": {plan.OnFailure, "7"},
+	} {
+		spec := w.spec(name, "exit", c.code)
+		spec.Restart.Policy = c.policy
+		specs = append(specs, spec)
+	}
+	v.apply(t, specs...)
+	v.await(t, status.Exited, "failed-done.1", "never-done.1", "never-failed.1")
+	v.awaitThat(t, "restarted", func(i status.Instance) bool { return i.Restarts > 1 }, "always-done.1", "failed-failed.1")
+	if i := v.get(t, "never-failed.1"); i.Reason != "exit status 7" || i.Restarts != 0 {
+		t.Errorf("%+v", i)
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	if err := v.Start(ctx, "never-done.1"); err != nil {
+		t.Errorf("starting a job again: %v", err)
+	}
+	if err := v.Restart(ctx, "always-done.1"); err != nil && !strings.Contains(err.Error(), "exit status 0") {
+		t.Errorf("restarting what ends at once: %v", err)
+	}
+}
+
+func TestKilledInstanceShowsItsSignal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	spec := w.sleeper("a.1")
+	spec.Restart.Policy = plan.Never
+	v.apply(t, spec)
+	i := v.await(t, status.Ready, "a.1")
+	must(t, syscall.Kill(i.PID, syscall.SIGKILL))
+	if i := v.await(t, status.Exited, "a.1"); i.Reason != "ended by SIGKILL" || i.PID != 0 {
+		t.Errorf("%+v", i)
+	}
+}
+
+func TestMissingBinaryFailsWithAFixAndIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	spec := w.sleeper("a.1")
+	spec.Argv[0] = w.path("program")
+	v.apply(t, spec)
+	i := v.await(t, status.Failed, "a.1")
+	if !strings.Contains(i.Reason, spec.Argv[0]) || !strings.Contains(i.Reason, "; ") {
+		t.Errorf("reason is %q", i.Reason)
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	if err := v.Start(ctx, "a.1"); err == nil {
+		t.Error("starting a missing program is no error")
+	}
+	must(t, os.Symlink(w.self, spec.Argv[0]))
+	v.await(t, status.Ready, "a.1")
+}
+
+func TestStopOfWhatIgnoresTermKillsItsTreeAfterTheGrace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	spec := w.spec("a.1", "stubborn", w.path("pids"))
+	spec.Stop.Grace = 100 * time.Millisecond
+	v.apply(t, spec)
+	pids := appears(t, w.path("pids"))
+	ctx, cancel := patient()
+	defer cancel()
+	began := time.Now()
+	must(t, v.Stop(ctx, "a"))
+	if took := time.Since(began); took < spec.Stop.Grace {
+		t.Errorf("it had %s instead of its grace", took)
+	}
+	if i := v.get(t, "a.1"); i.State != status.Stopped || i.Reason != "ended by SIGKILL" {
+		t.Errorf("%+v", i)
+	}
+	for _, pid := range ints(t, pids) {
+		if alive(pid) {
+			t.Errorf("process %d survived", pid)
+		}
+	}
+}
+
+func TestStopEndsEveryStateInWhichAnInstanceCanBe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	backoff := w.spec("backoff.1", "exit", "1")
+	backoff.Restart = plan.Restart{Delay: time.Hour, Max: time.Hour}
+	failed := w.spec("failed.1", "sleeper")
+	failed.Argv[0] = w.path("missing")
+	v.apply(t,
+		backoff, failed, w.sleeper("ready.1"), w.sleeper("pending.1", plan.Need{Service: "backoff", Condition: plan.Completed}),
+		w.starting("starting.1"),
+	)
+	v.await(t, status.Backoff, "backoff.1")
+	v.await(t, status.Failed, "failed.1")
+	v.await(t, status.Pending, "pending.1")
+	v.await(t, status.Starting, "starting.1")
+	v.await(t, status.Ready, "ready.1")
+	ctx, cancel := patient()
+	defer cancel()
+	for _, service := range []string{"backoff", "failed", "pending", "starting", "ready"} {
+		must(t, v.Stop(ctx, service))
+		must(t, v.Stop(ctx, service)) // stopping what is stopped is no error
+		if i := v.get(t, service+".1"); i.State != status.Stopped {
+			t.Errorf("%+v", i)
+		}
+	}
+}
+
+func TestUnknownNameIsAMisuse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.supervise(t)
+	ctx, cancel := patient()
+	defer cancel()
+	for name, call := range map[string]error{
+		"start": v.Start(ctx, "ghost"), "stop": v.Stop(ctx, "ghost"), "restart": v.Restart(ctx, "ghost"),
+	} {
+		if call == nil || !strings.Contains(call.Error(), `"ghost"`) {
+			t.Errorf("%s: %v", name, call)
+		}
+	}
+}

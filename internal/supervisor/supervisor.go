@@ -1,0 +1,250 @@
+// Package supervisor keeps the instances of a project's services in the state that is wanted: it starts them in order,
+// probes them, starts them again when they crash, and stops them in order.
+//
+// Each instance has one owner goroutine, the only one that asks the keeper to start or stop a process of that name;
+// commands and the keeper's events reach it as messages. So there are never two incarnations of one instance, whatever
+// is asked for at the same time. Owners tell what they do on a board, and whoever waits for something (a need, a turn,
+// a person) is woken by a change of the board: nothing polls.
+//
+// The processes belong to the keeper. A Supervisor that ends leaves them running, and the next one adopts them.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/status"
+)
+
+// Keeper is the parent of the processes, as the supervisor needs it.
+type Keeper interface {
+	Spawn(ctx context.Context, s keeper.Spawn) (keeper.Process, error)
+	Signal(ctx context.Context, name string, sig syscall.Signal, group bool) error
+	Kill(ctx context.Context, name string) error
+	List(ctx context.Context) ([]keeper.Process, []keeper.Socket, error)
+	Forget(ctx context.Context, name string) error
+	Listen(ctx context.Context, l keeper.Listen) (keeper.Socket, error)
+	Unlisten(ctx context.Context, name string) error
+	Events(ctx context.Context) (<-chan keeper.Event, error)
+	Done() <-chan struct{} // closed when the connection is lost
+}
+
+// Config is what a Supervisor works with. Keeper is required.
+type Config struct {
+	Keeper  Keeper
+	Stopped string       // path of the file that remembers what a person stopped, for the next supervisor; empty: nothing does
+	OnEvent func(Event)  // called for each change, in order, from one goroutine; nil drops them. It should return soon.
+	Logger  *slog.Logger // nil discards
+}
+
+// Event is a change of an instance.
+type Event struct {
+	Time     time.Time
+	Instance string
+	State    status.State
+	PID      int
+	Reason   string
+	Restarts int
+}
+
+var (
+	// ErrNotRunning is returned by calls to a Supervisor whose Run has ended.
+	ErrNotRunning = errors.New("the supervisor is not running")
+	// ErrKeeperLost is returned by Run when the connection to the keeper ends.
+	ErrKeeperLost = errors.New("the connection to the keeper is lost")
+)
+
+// Supervisor owns the instances of one project. Its methods are safe for concurrent use; they wait for Run to be ready.
+type Supervisor struct {
+	keeper  Keeper
+	onEvent func(Event)
+	log     *slog.Logger
+	board   *board
+	marks   *marks
+	ready   chan struct{}
+	done    chan struct{}
+	launch  chan *owner // to Run, which starts and awaits every owner
+
+	// applying serialises Apply; it guards sockets as well.
+	applying chan struct{}
+	sockets  *sockets
+
+	mu     sync.Mutex
+	owners map[string]*owner
+	specs  []plan.Spec               // as applied last
+	found  map[string]keeper.Process // processes of an earlier supervisor that no owner has adopted yet
+}
+
+// New returns a Supervisor that does nothing until Run.
+func New(c Config) *Supervisor {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Supervisor{
+		keeper:   c.Keeper,
+		onEvent:  c.OnEvent,
+		log:      c.Logger,
+		board:    newBoard(),
+		marks:    &marks{path: c.Stopped},
+		ready:    make(chan struct{}),
+		done:     make(chan struct{}),
+		launch:   make(chan *owner),
+		applying: make(chan struct{}, 1), // a mutex whose Lock can be given up
+		sockets:  &sockets{keeper: c.Keeper, held: make(map[string]keeper.Socket)},
+		owners:   make(map[string]*owner),
+		found:    make(map[string]keeper.Process),
+	}
+	return s
+}
+
+// Ready is closed once the supervisor knows what runs and takes commands.
+func (s *Supervisor) Ready() <-chan struct{} { return s.ready }
+
+// Run supervises until ctx is done, and returns nil then; every process runs on. It returns ErrKeeperLost when the
+// connection to the keeper ends. It must be called once.
+func (s *Supervisor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(ErrNotRunning)
+	defer close(s.done)
+
+	events, processes, held, err := s.attach(ctx)
+	if err != nil {
+		return err
+	}
+	s.sockets.adopt(held)
+	if err := s.marks.load(); err != nil {
+		s.log.WarnContext(ctx, "what was stopped is not known, it will be started", "err", err)
+	}
+	for _, p := range processes {
+		if _, ours := p.Labels[labelHash]; ours {
+			s.mu.Lock()
+			s.found[p.Name] = p
+			s.mu.Unlock()
+		}
+	}
+	s.marks.keep(func(name, run string) bool { return s.found[name].Run == run }) // nobody else looks at found yet
+	wg.Go(func() { s.board.emit(ctx, s.onEvent) })
+	close(s.ready)
+
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.keeper.Done():
+			return s.lost(ctx)
+		case o := <-s.launch:
+			wg.Go(func() { o.run(ctx) })
+		case e, ok := <-events:
+			if ok {
+				s.dispatch(e.Process)
+				continue
+			}
+			if events, err = s.reattach(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// attach subscribes to the keeper's events, then lists what there is, so that nothing falls between the two.
+func (s *Supervisor) attach(ctx context.Context) (<-chan keeper.Event, []keeper.Process, []keeper.Socket, error) {
+	events, err := s.keeper.Events(ctx)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("subscribe to the keeper's events: %w", err)
+	}
+	processes, held, err := s.keeper.List(ctx)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("list the keeper's processes: %w", err)
+	}
+	return events, processes, held, nil
+}
+
+// reattach subscribes again after the keeper has dropped a subscriber that fell behind. Owners hear what they missed.
+func (s *Supervisor) reattach(ctx context.Context) (<-chan keeper.Event, error) {
+	select {
+	case <-s.keeper.Done():
+		return nil, s.lost(ctx)
+	default:
+	}
+	events, processes, _, err := s.attach(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil // Run sees it next
+		}
+		return nil, errors.Join(ErrKeeperLost, err)
+	}
+	for _, p := range processes {
+		s.dispatch(p)
+	}
+	return events, nil
+}
+
+func (s *Supervisor) lost(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return nil // the client was closed because we are asked to stop
+	}
+	return ErrKeeperLost
+}
+
+// dispatch hands the keeper's word on a process to its owner.
+func (s *Supervisor) dispatch(p keeper.Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.owners[p.Name]; o != nil {
+		o.inbox.put(p)
+		return
+	}
+	if old, ok := s.found[p.Name]; ok && old.Run == p.Run && old.Exit == nil {
+		s.found[p.Name] = p
+	}
+}
+
+// Instances returns every instance, in the order of the specs applied last. RSS and CPU are left for the caller.
+func (s *Supervisor) Instances() []status.Instance { return s.board.instances() }
+
+// Addresses maps the name of each held socket ("ingest.http") to the address that it is bound to.
+func (s *Supervisor) Addresses() map[string]string { return s.sockets.addresses() }
+
+// Wait returns nil once done is true of the instances; it looks again at each change of one. It returns the cause of
+// ctx when that ends first, and ErrNotRunning when Run does.
+func (s *Supervisor) Wait(ctx context.Context, done func([]status.Instance) bool) error {
+	return s.until(ctx, func() bool { return done(s.board.instances()) })
+}
+
+// until waits for a condition on the board.
+func (s *Supervisor) until(ctx context.Context, met func() bool) error {
+	for {
+		changed := s.board.changed()
+		if met() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.done:
+			return ErrNotRunning
+		}
+	}
+}
+
+// awaitReady waits until Run takes commands.
+func (s *Supervisor) awaitReady(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.done:
+		return ErrNotRunning
+	}
+}

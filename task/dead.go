@@ -1,0 +1,66 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// maxErrorBytes bounds the error text in a dead letter's header: enough for the cause, small beside the arguments.
+const maxErrorBytes = 1024
+
+// dead is a task on its way to hozo.dlq.
+type dead struct {
+	id       wire.EventID // its place in the queue
+	task     string       // its own id
+	subject  string
+	data     []byte
+	attempts int
+	err      error
+}
+
+// storeDead stores d under a subject of its own, once for ever: a second time is refused by the broker and is no error.
+func storeDead(ctx context.Context, c *bus.Conn, d dead) error {
+	header := nats.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {"0"},
+		wire.HeaderSource:                   {d.id.String()},
+		wire.HeaderTaskID:                   {d.task},
+		wire.HeaderSubject:                  {d.subject},
+		wire.HeaderCode:                     {codeOf(d.err)},
+		wire.HeaderError:                    {oneLine(d.err.Error())},
+		wire.HeaderAttempts:                 {strconv.Itoa(d.attempts)},
+		wire.HeaderTime:                     {time.Now().UTC().Format(time.RFC3339Nano)},
+	}
+	_, err := c.PublishFrame(ctx, wire.DeadSubject(c.Grant().Service, d.id), header, d.data)
+	switch {
+	case err == nil:
+		c.Counters().Parked.Add(1)
+		return nil
+	case fault.Code(err) == bus.CodeWrongSequence:
+		return nil // stored by an earlier delivery, or by a try whose answer was lost
+	default:
+		return fmt.Errorf("store dead task %s: %w", d.id, err)
+	}
+}
+
+// oneLine makes text fit for a header.
+func oneLine(text string) string {
+	if len(text) > maxErrorBytes {
+		text = text[:maxErrorBytes] + "…"
+	}
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+	return strings.ToValidUTF8(text, " ")
+}

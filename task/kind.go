@@ -1,0 +1,107 @@
+package task
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// Defaults of Config.
+const (
+	DefaultAttempts   = 10              // with the default backoff the last one is 8½ minutes after the first
+	DefaultBackoff    = time.Second     // a blip is over by then
+	DefaultMaxBackoff = 5 * time.Minute // what was down an hour is used again within five minutes
+	DefaultTimeout    = 5 * time.Minute // longer work should be cut into several tasks
+)
+
+// Codes of this package's faults.
+const (
+	CodeNotHandled  = "task/not-handled" // the kind is not declared under handles
+	CodeBadID       = "task/bad-id"      // an id that cannot be a header
+	CodeDecode      = "task/decode"      // the arguments are not what the kind's type says
+	CodeRejected    = "task/rejected"    // the handler returned Reject without a code of its own
+	CodeFailed      = "task/error"       // the handler's error had no code
+	CodePanic       = "task/panic"       // the handler panicked
+	CodeTimeout     = "task/timeout"     // the handler overran Config.Timeout
+	CodeInterrupted = "task/interrupted" // no attempt ever ended: the task seems to end its worker
+)
+
+// Config says how tasks of a Kind are tried. The zero value is ready for production.
+type Config struct {
+	Attempts   int           // how often a task is tried; default 10
+	Backoff    time.Duration // before the second try; doubles each time; default 1s
+	MaxBackoff time.Duration // most it grows to; default 5m
+	Timeout    time.Duration // of one try; default 5m
+}
+
+func (c Config) withDefaults() Config {
+	c.Attempts = cmp.Or(max(c.Attempts, 0), DefaultAttempts)
+	c.Backoff = cmp.Or(max(c.Backoff, 0), DefaultBackoff)
+	c.MaxBackoff = max(cmp.Or(max(c.MaxBackoff, 0), DefaultMaxBackoff), c.Backoff)
+	c.Timeout = cmp.Or(max(c.Timeout, 0), DefaultTimeout)
+	return c
+}
+
+// delay is how long a task waits after its attempt number n, from 1, has failed: between half the full backoff and all
+// of it, so that tasks that failed together do not come back together.
+func (c Config) delay(n int) time.Duration {
+	full := c.Backoff
+	for ; n > 1 && full < c.MaxBackoff; n-- {
+		full *= 2
+	}
+	full = min(full, c.MaxBackoff)
+	return full/2 + rand.N(full/2+1)
+}
+
+// Kind is a sort of task with arguments of type T, written and read by encoding/json; []byte and json.RawMessage pass
+// through. A Kind is a value; make it once, near the type. Services that enqueue it and services that handle it share
+// the name, and each declares it in its manifest.
+type Kind[T any] struct {
+	name string
+	cfg  Config
+}
+
+// NewKind names a kind: dotted, as in the manifest ("repo.summary"). cfg matters to the service that handles it.
+func NewKind[T any](name string, cfg Config) Kind[T] { return Kind[T]{name, cfg.withDefaults()} }
+
+// Name returns the name.
+func (k Kind[T]) Name() string { return k.name }
+
+// durable is the JetStream consumer that the platform made for the kind.
+func (k Kind[T]) durable() string { return wire.StreamName(k.name) }
+
+func (k Kind[T]) encode(args T) ([]byte, error) {
+	switch b := any(args).(type) {
+	case []byte:
+		return b, nil
+	case json.RawMessage:
+		return b, nil
+	}
+	data, err := json.Marshal(args)
+	if err != nil {
+		return nil, fmt.Errorf("encode arguments of task %s: %w", k.name, err)
+	}
+	return data, nil
+}
+
+func (k Kind[T]) decode(data []byte) (args T, err error) {
+	switch p := any(&args).(type) {
+	case *[]byte:
+		*p = data
+	case *json.RawMessage:
+		*p = data
+	default:
+		if err := json.Unmarshal(data, &args); err != nil {
+			return args, &fault.Error{
+				Code: CodeDecode, What: fmt.Sprintf("the arguments are no %T", args), Where: "task " + k.name, Err: err,
+				Fix: "correct the program that enqueues it, or the type of the kind",
+			}
+		}
+	}
+	return args, nil
+}
