@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -273,15 +274,9 @@ func (c *Conn) source(subject string) (wire.Source, error) {
 func (c *Conn) retrySource(stream string) *wire.Source {
 	mine := strings.Join([]string{wire.RetryStream, c.cfg.Grant.Service, wire.StreamName(stream), ">"}, ".")
 	for _, src := range c.cfg.Grant.Consumes {
-		if src.Stream != wire.RetryStream {
-			continue
-		}
-		for _, filter := range append([]string{}, src.Subjects...) {
-			if wire.Covers(filter, mine) {
-				return &src
-			}
-		}
-		if len(src.Subjects) == 0 {
+		covers := func(filter string) bool { return wire.Covers(filter, mine) }
+		if src.Stream == wire.RetryStream && !src.Ordered &&
+			(len(src.Subjects) == 0 || slices.ContainsFunc(src.Subjects, covers)) {
 			return &src
 		}
 	}

@@ -75,20 +75,34 @@ func Render(err error) string {
 	return b.String()
 }
 
-// Flatten returns the leaves of a tree made with errors.Join, in order; any other error is its own only leaf.
+// Flatten returns the leaves of a tree made with errors.Join, in order; any other error is its own only leaf. Words that
+// a wrapper put before a joined error stand before each of its leaves. The cause of an Error is not looked into.
 func Flatten(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, one := range joined.Unwrap() {
+			all = append(all, Flatten(one)...)
+		}
+		return all
+	}
+	wrapper, ok := err.(interface{ Unwrap() error })
+	if _, isFault := err.(*Error); isFault || !ok {
 		return []error{err}
 	}
-	var all []error
-	for _, one := range joined.Unwrap() {
-		all = append(all, Flatten(one)...)
+	inner := wrapper.Unwrap()
+	leaves := Flatten(inner)
+	if len(leaves) < 2 {
+		return []error{err}
 	}
-	return all
+	if prefix, found := strings.CutSuffix(err.Error(), inner.Error()); found {
+		for i, leaf := range leaves {
+			leaves[i] = fmt.Errorf("%s%w", prefix, leaf)
+		}
+	}
+	return leaves
 }
 
 func render(b *strings.Builder, err error) {

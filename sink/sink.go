@@ -91,7 +91,7 @@ func (s *Sink) copy(ctx, work context.Context) error {
 		}
 		ending := ctx.Err() != nil || readErr != nil
 		if ending || s.overdue() {
-			if err := s.flush(ctx, work); err != nil {
+			if err := s.flush(ctx, work, follower); err != nil {
 				return errors.Join(readErr, err)
 			}
 		}

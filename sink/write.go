@@ -52,15 +52,12 @@ func (s *Sink) write(ctx, work context.Context, follower *bus.Follower, batch Ba
 			s.heldTime = time.Now()
 		}
 		s.held = append(s.held, count(batch))
-		s.settle(watermark)
-		// The broker's copy of the position feeds the lag that status shows and lets it send more. It counts for nothing
-		// at a restart, so what is written but not durable may be told; and if it gets lost, the next one says it all.
-		_ = follower.Commit(work, batch.Last())
+		s.settle(work, follower, watermark)
 		return nil
 	}
 }
 
-func (s *Sink) flush(ctx, work context.Context) error {
+func (s *Sink) flush(ctx, work context.Context, follower *bus.Follower) error {
 	if len(s.held) == 0 {
 		return nil
 	}
@@ -70,12 +67,12 @@ func (s *Sink) flush(ctx, work context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.settle(watermark)
+	s.settle(work, follower, watermark)
 	return nil
 }
 
-// settle counts what has become durable.
-func (s *Sink) settle(watermark uint64) {
+// settle counts what has become durable and tells the broker, which may drop it from the stream from then on.
+func (s *Sink) settle(ctx context.Context, follower *bus.Follower, watermark uint64) {
 	counters := s.conn.Counters()
 	settled := 0
 	for _, t := range s.held {
@@ -94,6 +91,8 @@ func (s *Sink) settle(watermark uint64) {
 	}
 	s.held = append(s.held[:0], s.held[settled:]...)
 	s.heldTime = time.Now()
+	// The next commit says all that a lost one said, and nothing but room in the stream depends on it.
+	_ = follower.Commit(ctx, watermark)
 }
 
 // park stores the events of rows as parked. An event whose frame cannot be decompressed is parked without its bytes,

@@ -63,7 +63,7 @@ func (w *Worker[T]) attempt(work context.Context, msg jetstream.Msg) {
 	defer close(settled)
 
 	if t.Attempt > interruptedFactor*w.kind.cfg.Attempts {
-		w.bury(limited, msg, meta, t, &fault.Error{
+		w.bury(work, msg, meta, t, &fault.Error{
 			Code: CodeInterrupted, What: fmt.Sprintf("the task was started %d times and no attempt ended", t.Attempt-1),
 			Where: "task " + w.kind.name, Fix: "look in the service's log for what ends the process",
 		})

@@ -18,6 +18,10 @@ import (
 // maxIDBytes bounds an id: it is repeated in headers and kept in the broker's memory for the duplicate window.
 const maxIDBytes = 256
 
+// headroomBytes is kept free beside the arguments, so that the headers of a dead letter (error text, ids, subjects) fit
+// into the same message.
+const headroomBytes = 8 << 10
+
 // Option changes one Enqueue.
 type Option func(*enqueue)
 
@@ -53,6 +57,12 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 	msg, err := k.message(e.id, args)
 	if err != nil {
 		return "", err
+	}
+	if limit := int(c.NATS().MaxPayload()) - headroomBytes; len(msg.Data) > limit {
+		return "", &fault.Error{
+			Code: bus.CodeTooLarge, What: fmt.Sprintf("arguments of %d bytes are over the limit of %d", len(msg.Data), limit),
+			Where: "task " + k.name, Fix: "store the data elsewhere and enqueue its address",
+		}
 	}
 	if _, err := c.PublishFrame(ctx, msg.Subject, msg.Header, msg.Data); err != nil {
 		return "", fmt.Errorf("enqueue task %s: %w", k.name, err)

@@ -88,10 +88,6 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 	}
 	work, abandon := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abandon(nil)
-	stop := context.AfterFunc(ctx, func() {
-		w.log.DebugContext(work, "worker stops", "grace", w.cfg.DrainGrace)
-	})
-	defer stop()
 	consumer := w.consumer(ctx)
 	if consumer == nil {
 		return nil // stopped before it was there

@@ -152,6 +152,7 @@ func (b *Broker) serve(ctx context.Context) error {
 	b.cfg.Logger.InfoContext(ctx, "broker ready", "url", b.URL())
 	ticker := time.NewTicker(checkInterval)
 	defer ticker.Stop()
+	said := "" // the last complaint, so that each is logged once
 	for {
 		select {
 		case <-ctx.Done():
@@ -163,7 +164,8 @@ func (b *Broker) serve(ctx context.Context) error {
 				return b.storeFault(errors.New("JetStream has switched itself off"))
 			}
 			health := b.server.Healthz(&server.HealthzOptions{})
-			if health.StatusCode != http.StatusOK && health.Error != "" {
+			if health.StatusCode != http.StatusOK && health.Error != said {
+				said = health.Error
 				b.cfg.Logger.WarnContext(ctx, "broker is not healthy", "error", health.Error)
 			}
 		}

@@ -33,14 +33,18 @@ type ConsumerSpec struct {
 }
 
 const (
-	deadKeep      = 30 * 24 * time.Hour // a month to notice and to mend
-	deadMaxBytes  = 1 << 30
-	retryKeep     = 7 * 24 * time.Hour // longer than any consumer should be away
-	retryMaxBytes = 256 << 20
-	taskMaxBytes  = 1 << 30
+	deadKeep  = 30 * 24 * time.Hour // a month to notice and to mend
+	retryKeep = 7 * 24 * time.Hour  // longer than any consumer should be away
 
-	defaultDedupe = 2 * time.Minute // JetStream's own default
-	platformDedup = 10 * time.Minute
+	// The platform's streams are bounded by messages and not by bytes: JetStream reserves a stream's bytes when it is
+	// made, and a reservation for what is empty most of the time would refuse the user's own streams on a small disk.
+	// A million parked events are a mistake in a program and not in events; a million waiting tasks are a busy hour.
+	deadMaxMsgs  = 1_000_000
+	retryMaxMsgs = 1_000_000
+	taskMaxMsgs  = 10_000_000
+
+	defaultDedupe  = 2 * time.Minute // JetStream's own default
+	platformDedupe = 10 * time.Minute
 
 	// stageAckWait is short because a stage says "in progress" while it holds a frame: what is silent for 5s is dead.
 	stageAckWait = 5 * time.Second
@@ -81,11 +85,14 @@ func (s StreamSpec) StreamConfig() jetstream.StreamConfig {
 
 // platformStreams are the streams that every project has.
 func platformStreams() []jetstream.StreamConfig {
-	dead := StreamSpec{Name: wire.DeadStream, Keep: deadKeep, MaxBytes: deadMaxBytes, Dedupe: platformDedup}.StreamConfig()
+	dead := StreamSpec{Name: wire.DeadStream, Keep: deadKeep, Dedupe: platformDedupe}.StreamConfig()
+	dead.MaxMsgs = deadMaxMsgs
 	dead.MaxMsgsPerSubject = 1 // an event is parked once
 	dead.DiscardNewPerSubject = true
-	retry := StreamSpec{Name: wire.RetryStream, Keep: retryKeep, MaxBytes: retryMaxBytes, Dedupe: platformDedup}.StreamConfig()
-	task := StreamSpec{Name: wire.TaskStream, MaxBytes: taskMaxBytes, Dedupe: platformDedup}.StreamConfig()
+	retry := StreamSpec{Name: wire.RetryStream, Keep: retryKeep, Dedupe: platformDedupe}.StreamConfig()
+	retry.MaxMsgs = retryMaxMsgs
+	task := StreamSpec{Name: wire.TaskStream, Dedupe: platformDedupe}.StreamConfig()
+	task.MaxMsgs = taskMaxMsgs
 	task.Retention = jetstream.WorkQueuePolicy // a task is deleted when it is done
 	return []jetstream.StreamConfig{dead, retry, task}
 }

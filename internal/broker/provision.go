@@ -85,6 +85,7 @@ func sameStream(have, want jetstream.StreamConfig) bool {
 	return slices.Equal(have.Subjects, want.Subjects) &&
 		have.Retention == want.Retention && have.Discard == want.Discard && have.MaxAge == want.MaxAge &&
 		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates && have.AllowDirect == want.AllowDirect &&
+		unlimited(have.MaxMsgs) == unlimited(want.MaxMsgs) &&
 		unlimited(have.MaxMsgsPerSubject) == unlimited(want.MaxMsgsPerSubject) &&
 		have.DiscardNewPerSubject == want.DiscardNewPerSubject
 }

@@ -28,12 +28,11 @@ func Trim(ctx context.Context, js jetstream.JetStream, layout Layout) (uint64, e
 	for _, c := range layout.Consumers {
 		consumers[c.Stream] = append(consumers[c.Stream], c.Durable)
 	}
-	specs := append([]StreamSpec{{Name: wire.RetryStream, MaxBytes: retryMaxBytes}}, layout.Streams...)
 	var (
 		dropped uint64
 		errs    []error
 	)
-	for _, s := range specs {
+	for _, s := range layout.Streams {
 		if s.MaxBytes <= 0 || len(consumers[s.Name]) == 0 {
 			continue
 		}

@@ -55,5 +55,8 @@ func (r *refusal) answer(w http.ResponseWriter) {
 	if r.hangUp {
 		w.Header().Set("Connection", "close")
 	}
+	if r.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", http.MethodPost)
+	}
 	web.Fault(w, r.status, r.fault)
 }

@@ -74,6 +74,7 @@ func newBroker(o *options) *cobra.Command {
 		}
 		var g lifecycle.Group
 		g.Add("broker", b)
+		g.Add("layout", node.NewProvisioner(state, b.URL))
 		g.Add("readiness", herald{})
 		return g.Run(cmd.Context())
 	})

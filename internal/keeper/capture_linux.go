@@ -113,8 +113,7 @@ func (c *capture) write(p []byte) {
 }
 
 // cut says how much of p still goes into a file that has room bytes left, and whether the file is rotated then. Files
-// end with a line's end; only a line that is longer than a file goes beyond the limit, and one that goes on for another
-// buffer is cut.
+// end with a line's end, so the rest of a line may go beyond the limit; a line that goes on for another buffer is cut.
 func cut(p []byte, room int64, lineStart bool) (n int, rotate bool) {
 	if int64(len(p)) <= room {
 		return len(p), false

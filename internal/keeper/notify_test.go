@@ -4,7 +4,6 @@ package keeper_test
 
 import (
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,12 +73,13 @@ func TestPassedDescriptorsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: k.state + "/notify.sock", Net: "unixgram"})
+	c, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	if _, _, err := c.WriteMsgUnix([]byte("BARRIER=1"), syscall.UnixRights(int(w.Fd())), nil); err != nil {
+	defer syscall.Close(c)
+	to := &syscall.SockaddrUnix{Name: k.state + "/notify.sock"}
+	if err := syscall.Sendmsg(c, []byte("BARRIER=1"), syscall.UnixRights(int(w.Fd())), to, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {

@@ -14,9 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/hozo-dev/hozo/internal/keeper"
@@ -85,7 +83,7 @@ func playStem(args []string) int {
 		members++
 	}
 	for len(marks(args[0])) < members {
-		time.Sleep(time.Millisecond) // a role, not a test: the members are other processes
+		<-time.After(time.Millisecond) // the members are other processes
 	}
 	tell("READY=1")
 	if args[1] == "leave" {
@@ -228,7 +226,7 @@ func playFlood(args []string) int {
 func playDrip([]string) int {
 	for {
 		fmt.Println("drop")
-		time.Sleep(5 * time.Millisecond) // a role, not a test
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
@@ -273,71 +271,6 @@ func send(path, text string) error {
 	defer c.Close()
 	_, err = c.Write([]byte(text))
 	return err
-}
-
-// command is a re-executed test binary that a test itself starts.
-type command struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-
-	mu  sync.Mutex
-	out bytes.Buffer
-	wg  sync.WaitGroup
-}
-
-func startCommand(t *testing.T, role string, args ...string) *command {
-	t.Helper()
-	c := &command{cmd: exec.Command(self(), args...), done: make(chan struct{})}
-	c.cmd.Env = append(roleOf(role), "PATH="+os.Getenv("PATH"))
-	c.cmd.Stdout, c.cmd.Stderr = c, c
-	c.cmd.WaitDelay = 5 * time.Second // of a killed keeper: its children hold the pipe of stderr no more than stdout
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c.wg.Go(func() {
-		_ = c.cmd.Wait() // the state is looked at
-		close(c.done)
-	})
-	t.Cleanup(c.end)
-	return c
-}
-
-// Write collects output.
-func (c *command) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.Write(p)
-}
-
-func (c *command) output() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.String()
-}
-
-func (c *command) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// kill is kill -9.
-func (c *command) kill() {
-	_ = c.cmd.Process.Kill() // it may have ended
-	c.wg.Wait()
-}
-
-// end gives a process that was asked to stop a moment, then kills it.
-func (c *command) end() {
-	select {
-	case <-c.done:
-	case <-time.After(10 * time.Second):
-		_ = c.cmd.Process.Kill() // it may have ended just now
-	}
-	c.wg.Wait()
 }
 
 // forever outlasts every test. An empty select would end a program without goroutines.

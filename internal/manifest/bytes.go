@@ -14,12 +14,11 @@ type byteUnit struct {
 	size int64
 }
 
-// byteUnits lists the units from the largest to the smallest; a binary unit stands before its decimal neighbour so that
-// String prefers it.
+// byteUnits lists the units from the largest to the smallest.
 func byteUnits() []byteUnit {
 	return []byteUnit{
-		{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10},
-		{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1},
+		{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9}, {"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3},
+		{"B", 1},
 	}
 }
 

@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hozo-dev/hozo/wire"
 )
@@ -141,9 +142,26 @@ func (c *checker) sink(s *Service) {
 		c.add(c.key("services", s.Name, "to"), "bad-target", fmt.Sprintf("sink service %q needs one target, sqlite or file", s.Name), "write to: { sqlite: data/events.db } or to: { file: data/lake }")
 	case sqlite:
 		c.unused(s, "rotate", "sqlite")
+		c.sqliteNames(s)
 	case file:
 		c.unused(s, "table", "file")
 		c.unused(s, "columns", "file")
+	}
+}
+
+// sqliteNames refuses the names that the sqlite target needs for itself, so that it need not refuse them at its start.
+// SQLite knows no difference between upper and lower case.
+func (c *checker) sqliteNames(s *Service) {
+	if table := strings.ToLower(s.To.Table); strings.HasPrefix(table, "sqlite_") || table == "hozo_watermark" {
+		c.add(c.value("services", s.Name, "to", "table"), "reserved-name", fmt.Sprintf("the table %q is the database's or the platform's own", s.To.Table), "choose another name")
+	}
+	seen := []string{"stream", "seq", "idx", "subject", "body"} // written for every event
+	for _, name := range c.node("services", s.Name, "to", "columns").names() {
+		lower := strings.ToLower(name)
+		if slices.Contains(seen, lower) {
+			c.add(c.key("services", s.Name, "to", "columns", name), "duplicate-column", fmt.Sprintf("the table has a column %q already", lower), "choose another name; stream, seq, idx, subject and body are there for every event")
+		}
+		seen = append(seen, lower)
 	}
 }
 

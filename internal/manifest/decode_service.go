@@ -22,10 +22,10 @@ func serviceKeys() []key[Service] {
 		field("user", "User that it runs as. Default: the one who runs Hozo.", text(), func(s *Service) *string { return &s.User }),
 		field("listen", "Listening sockets by name, held open over restarts.", listens(), func(s *Service) *[]Listen { return &s.Listen }),
 		field("health", "When an instance counts as ready.",
-			optional(shortForm("health", "A path for HTTP, or notify for READY=1.", object(healthKeys(), nil)), newHealth), func(s *Service) **Health { return &s.Health }),
+			optional(shortForm("health", "http", object(healthKeys(), nil)), newHealth), func(s *Service) **Health { return &s.Health }),
 		field("scale", "Instances. Default 1.", whole(1, 256), func(s *Service) *int { return &s.Scale }),
-		field("restart", "What happens when it ends by itself.", shortForm("restart", "always (default), on-failure or never.", object(restartKeys(), nil)), func(s *Service) *Restart { return &s.Restart }),
-		field("stop", "How it is asked to end.", shortForm("stop", "Grace before it is killed.", object(stopKeys(), nil)), func(s *Service) *Stop { return &s.Stop }),
+		field("restart", "What happens when it ends by itself.", shortForm("restart", "policy", object(restartKeys(), nil)), func(s *Service) *Restart { return &s.Restart }),
+		field("stop", "How it is asked to end.", shortForm("stop", "grace", object(stopKeys(), nil)), func(s *Service) *Stop { return &s.Stop }),
 		field("needs", "Services that must be there first: a list, or a map to ready (default), started or completed.", needs(), func(s *Service) *[]Need { return &s.Needs }),
 		field("publishes", "Subjects that it may publish, each within one stream.", patterns(), func(s *Service) *[]Route { return &s.Publishes }),
 		field("consumes", "Streams, or parts of them, that it reads.", sources(), func(s *Service) *[]Source { return &s.Consumes }),
@@ -154,7 +154,7 @@ func needs() shape[[]Need] {
 
 func healthKeys() []key[Health] {
 	return []key[Health]{
-		field("http", "Path on the first TCP listener, or a full URL: ready on 2xx.", probeURL(), func(h *Health) *string { return &h.HTTP }),
+		field("http", "Path on the first TCP listener, or a full URL: ready on 2xx. As health: notify, ready on READY=1.", probeURL(), func(h *Health) *string { return &h.HTTP }),
 		field("tcp", "Name of a listener, or host:port: ready when it accepts.", text(), func(h *Health) *string { return &h.TCP }),
 		field("notify", "Ready on READY=1 to NOTIFY_SOCKET.", onlyTrue(), func(h *Health) *bool { return &h.Notify }),
 		field("interval", "Between two probes. Default 1s.", span(10*time.Millisecond, time.Hour), func(h *Health) *time.Duration { return &h.Interval }),

@@ -76,7 +76,11 @@ func TestHostileFilesAreReadInBoundedTime(t *testing.T) {
 	for i := range 9_900 {
 		fmt.Fprintf(&manyKeys, "k%d: 1\n", i)
 	}
-	wide := "project: x\nservices:\n  a: { run: ./a, env: &e { " + strings.Repeat("A: b, ", 4000) + "} }\n"
+	wide := "project: x\nservices:\n  a: { run: ./a, env: &e { "
+	for i := range 4000 {
+		wide += fmt.Sprintf("A%d: b, ", i)
+	}
+	wide += "} }\n"
 	for i := range 400 {
 		wide += fmt.Sprintf("  s%d: { run: ./s, env: *e }\n", i)
 	}

@@ -1,5 +1,10 @@
 // Package manifest reads hozo.yaml: it turns bytes into a checked Manifest, or into every mistake in them at once, each
 // with its place and its fix. It does no I/O beyond reading the file that it is given and starts nothing.
+//
+// What the file says is what happens: ${VAR} is not expanded, commands run without a shell, and an unknown key is a
+// mistake. The keys stand in tables (the functions called …Keys) that the decoder and the JSON Schema are both made of.
+// An environment under envs is laid over the rest key by key before anything is decoded; it changes the streams and
+// services that are there and adds none.
 package manifest
 
 import "time"
@@ -74,7 +79,7 @@ type Service struct {
 type Listen struct {
 	Name    string // "http"
 	Network string // tcp or unix
-	Address string // "127.0.0.1:8080"; a bare port in the file means loopback
+	Address string // "127.0.0.1:8080"; a bare port in the file means loopback; port 0 is any free one
 }
 
 // Health is how the platform learns that an instance can work. Exactly one of HTTP, TCP and Notify is set.
@@ -116,7 +121,7 @@ type Log struct {
 
 // Source is a stream, or a part of one, that a service consumes.
 type Source struct {
-	Subject string // as written
+	Subject string // as written: the stream's bare name means everything in it; * and a final > match as in NATS
 	Stream  string // the stream that stores it
 }
 
@@ -142,7 +147,7 @@ type RouteBy struct {
 
 // Rule sends an event to Subject when the expression When is true for it.
 type Rule struct {
-	When    string // expr-lang expression over the event's JSON: `type == "PushEvent"`
+	When    string // expr-lang expression over the event's JSON, for CompileCondition: `type == "PushEvent"`
 	Subject string
 }
 

@@ -39,8 +39,9 @@ func subjectName() nameRule {
 	return nameRule{"subject", patternSubject, isSubject, "join parts with dots, each a lower-case letter, then letters, digits and -; * stands for one part, a final > for the rest"}
 }
 
+// identifier is a name of an environment variable, a table or a column. 63 is PostgreSQL's limit, kept for every database.
 func identifier(noun string) nameRule {
-	return nameRule{noun, `^[A-Za-z_][A-Za-z0-9_]{0,127}$`, isIdentifier, "use a letter or _, then letters, digits and _"}
+	return nameRule{noun, `^[A-Za-z_][A-Za-z0-9_]{0,62}$`, isIdentifier, "use a letter or _, then letters, digits and _; at most 63 characters"}
 }
 
 func isName(s string) bool {
@@ -81,7 +82,7 @@ func isSubject(s string) bool {
 }
 
 func isIdentifier(s string) bool {
-	if s == "" || len(s) > 128 || '0' <= s[0] && s[0] <= '9' {
+	if s == "" || len(s) > 63 || '0' <= s[0] && s[0] <= '9' {
 		return false
 	}
 	for _, r := range s {

@@ -188,10 +188,10 @@ func optional[V any](of shape[V], make func() V) shape[*V] {
 	}}
 }
 
-// shortForm is a map that may be written as one value; see lift.
-func shortForm[V any](key, doc string, long shape[V]) shape[V] {
+// shortForm is a map that may be written as the value of one of its keys, target; see lift.
+func shortForm[V any](key, target string, long shape[V]) shape[V] {
 	return shape[V]{
-		schema{"anyOf": []any{schema{"type": "string", "description": doc}, long.schema}},
+		schema{"anyOf": []any{long.schema["properties"].(schema)[target], long.schema}},
 		func(d *decoder, n *node, path string, into *V) {
 			if n.scalar() {
 				n = lift(key, n)

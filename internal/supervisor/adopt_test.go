@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ func TestNextSupervisorAdoptsWhatRuns(t *testing.T) {
 	before, addresses := first.pids(), first.Addresses()
 	first.stop()
 
+	began := time.Now()
 	second := w.supervise(t)
 	if steps := second.apply(t, specs...); len(steps) > 0 {
 		t.Errorf("adopting does %v", steps)
@@ -36,6 +38,9 @@ func TestNextSupervisorAdoptsWhatRuns(t *testing.T) {
 	second.await(t, status.Ready, "a.1", "web.1", "b.1")
 	if diff := cmp.Diff(before, second.pids()); diff != "" {
 		t.Error(diff)
+	}
+	if i := second.get(t, "b.1"); i.Since.After(began) {
+		t.Errorf("it is said to run only since %s", i.Since)
 	}
 	if diff := cmp.Diff(addresses, second.Addresses()); diff != "" {
 		t.Error(diff)
@@ -191,8 +196,10 @@ func TestRunEndsWithAnErrorWhenTheKeeperIsLost(t *testing.T) {
 	s := supervisor.New(supervisor.Config{Keeper: client})
 	result := make(chan error, 1)
 	runCtx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer stop()
-	go func() { result <- s.Run(runCtx) }()
+	wg.Go(func() { result <- s.Run(runCtx) })
 	<-s.Ready()
 	_, err = s.Apply(ctx, []plan.Spec{w.sleeper("a.1")})
 	must(t, err)

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
@@ -162,13 +161,13 @@ func (b *board) allLocked() []entry {
 	return all
 }
 
-// emit calls f for every change until ctx is done. Changes queue up while f is busy: dropping one would leave whoever
-// draws them with a wrong picture, and they are as rare as starts and stops.
-func (b *board) emit(ctx context.Context, f func(Event)) {
-	for {
+// emit calls f for every change, until over is closed and all are told. Changes queue up while f is busy: dropping one
+// would leave whoever draws them with a wrong picture, and they are as rare as starts and stops.
+func (b *board) emit(over <-chan struct{}, f func(Event)) {
+	for open := true; open; {
 		select {
-		case <-ctx.Done():
-			return
+		case <-over:
+			open = false
 		case <-b.queued:
 		}
 		b.mu.Lock()

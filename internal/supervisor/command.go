@@ -113,6 +113,7 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 	case state == status.Ready:
 		o.rolling = true
 		o.board.roll(o.name)
+		o.able(ctx)
 	default:
 		o.replace(ctx) // it does no work that could be lost
 	}
@@ -127,16 +128,17 @@ func (o *owner) update(ctx context.Context) {
 	o.live, o.rolling = o.want, false
 	state := o.shown.State
 	same := old == o.live.Health || old != nil && o.live.Health != nil && *old == *o.live.Health
-	if same || state == status.Stopping {
-		o.show(ctx, state, o.shown.Reason)
-		return
-	}
-	if state == status.Ready {
+	switch {
+	case state == status.Ready && !same:
 		o.watch(ctx) // ready until the new probe says otherwise
+		fallthrough
+	case state == status.Ready:
+		o.able(ctx)
+	case same || state == status.Stopping:
 		o.show(ctx, state, o.shown.Reason)
-		return
+	default:
+		o.up(ctx)
 	}
-	o.up(ctx)
 }
 
 // start makes it run as soon as it can.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/hozo-dev/hozo/fault"
@@ -90,7 +91,11 @@ func (s *Supervisor) targets(ctx context.Context, name string) ([]plan.Spec, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var targets []plan.Spec
+	var services []string
 	for _, spec := range s.specs {
+		if !slices.Contains(services, spec.Service) {
+			services = append(services, spec.Service)
+		}
 		if spec.Name == name || spec.Service == name {
 			targets = append(targets, spec)
 		}
@@ -98,7 +103,7 @@ func (s *Supervisor) targets(ctx context.Context, name string) ([]plan.Spec, err
 	if len(targets) == 0 {
 		return nil, &fault.Error{
 			Code: "supervisor/unknown-name", Kind: fault.Misuse,
-			What: fmt.Sprintf("there is no service or instance %q", name), Fix: "see the names in: hozo ps",
+			What: fmt.Sprintf("there is no service or instance %q", name), Fix: "name one of: " + strings.Join(services, ", "),
 		}
 	}
 	return targets, nil

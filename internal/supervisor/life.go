@@ -33,7 +33,8 @@ func (o *owner) begin(ctx context.Context) {
 		return
 	}
 	o.gen++
-	o.live, o.hash, o.rolling, o.fine = o.want, o.want.Hash(), false, false
+	o.live, o.hash = o.want, o.want.Hash()
+	o.rolling, o.fine, o.found = false, false, false
 	_ = o.keeper.Forget(ctx, o.name) // there may be no record; one that is in the way makes the spawn fail
 	p, err := o.keeper.Spawn(ctx, o.request())
 	if ctx.Err() != nil {
@@ -82,12 +83,21 @@ func (o *owner) up(ctx context.Context) {
 	h := o.live.Health
 	o.watch(ctx)
 	if h == nil || h.Notify && o.proc.Ready {
-		o.timer.Stop()
-		o.show(ctx, status.Ready, "")
+		o.able(ctx)
 		return
 	}
 	o.show(ctx, status.Starting, "")
 	o.timer.Reset(h.Grace)
+}
+
+// able shows that the process can work.
+func (o *owner) able(ctx context.Context) {
+	o.timer.Stop()
+	reason := ""
+	if o.rolling {
+		reason = "changed, waits for its turn to restart"
+	}
+	o.show(ctx, status.Ready, reason)
 }
 
 // watch starts to probe the process by what is wanted now.
@@ -108,8 +118,7 @@ func (o *owner) hear(ctx context.Context, p keeper.Process) {
 		return
 	}
 	if h := o.live.Health; h != nil && h.Notify && p.Ready && o.shown.State == status.Starting {
-		o.timer.Stop()
-		o.show(ctx, status.Ready, "")
+		o.able(ctx)
 	}
 }
 
@@ -119,8 +128,7 @@ func (o *owner) probed(ctx context.Context, err error) {
 	if err == nil {
 		o.misses = 0
 		if state == status.Starting || state == status.Unready {
-			o.timer.Stop()
-			o.show(ctx, status.Ready, "")
+			o.able(ctx)
 		}
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -49,16 +50,17 @@ func runKeeper(args []string) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		select {
+		case <-k.Ready():
+			fmt.Println("ready")
+		case <-ctx.Done():
+		}
+	})
 	defer cancel()
-	result := make(chan error, 1)
-	go func() { result <- k.Run(ctx) }()
-	select {
-	case <-k.Ready():
-		fmt.Println("ready")
-	case err := <-result:
-		return err
-	}
-	return <-result
+	return k.Run(ctx)
 }
 
 // sleeper runs until TERM. It leaves a file DOUBLE beside its lock file when it finds another holder of the lock, and

@@ -43,6 +43,7 @@ type owner struct {
 	hash  string         // of what proc was started with
 	alive bool
 	gen   uint64 // counts incarnations
+	found bool   // proc was adopted and has not been seen ready yet
 
 	shown   entry // what the board shows
 	falls   uint64
@@ -70,6 +71,7 @@ func (s *Supervisor) newOwner(spec plan.Spec, blocked string, found *keeper.Proc
 	o.timer.Stop() // since Go 1.23 a stopped timer never yields
 	if found != nil {
 		o.proc, o.hash, o.alive, o.gen = *found, found.Labels[labelHash], found.Exit == nil, 1
+		o.found = o.alive
 		o.shown.Restarts = restartsOf(found.Labels)
 		if !o.changed() && s.marks.has(spec.Name, found.Run) {
 			o.goal = goalStop
@@ -189,6 +191,10 @@ func (o *owner) show(ctx context.Context, state status.State, reason string) {
 	}
 	if state != o.shown.State {
 		e.Since = time.Now()
+	}
+	if o.found && state == status.Ready {
+		e.Since = o.proc.Started // it has been, for all that anybody saw
+		o.found = false
 	}
 	fresh := state != o.shown.State || reason != o.shown.Reason
 	o.shown = e

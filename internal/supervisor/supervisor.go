@@ -111,10 +111,15 @@ func (s *Supervisor) Ready() <-chan struct{} { return s.ready }
 // connection to the keeper ends. It must be called once.
 func (s *Supervisor) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(ErrNotRunning)
-	defer close(s.done)
+	var owners, emitter sync.WaitGroup
+	over := make(chan struct{})
+	defer func() {
+		close(s.done)
+		cancel(ErrNotRunning)
+		owners.Wait()
+		close(over) // last, so that everything the owners did is told
+		emitter.Wait()
+	}()
 
 	events, processes, held, err := s.attach(ctx)
 	if err != nil {
@@ -132,7 +137,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 	}
 	s.marks.keep(func(name, run string) bool { return s.found[name].Run == run }) // nobody else looks at found yet
-	wg.Go(func() { s.board.emit(ctx, s.onEvent) })
+	emitter.Go(func() { s.board.emit(over, s.onEvent) })
 	close(s.ready)
 
 	for {
@@ -142,7 +147,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		case <-s.keeper.Done():
 			return s.lost(ctx)
 		case o := <-s.launch:
-			wg.Go(func() { o.run(ctx) })
+			owners.Go(func() { o.run(ctx) })
 		case e, ok := <-events:
 			if ok {
 				s.dispatch(e.Process)

@@ -1,0 +1,184 @@
+package builtin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// chainTries is how often a batch is looked at anew because somebody else stored on the producer's subject. Two
+// processes that send one batch of many parts meet once a part at most, and each time one of them gets further.
+const chainTries = 64
+
+// latest is the newest frame on a producer's subject. The zero latest is that of a producer who has stored nothing.
+type latest struct {
+	seq   uint64 // of the frame
+	first uint64 // of the first frame of its batch
+	batch uint64
+	part  int // from 0
+	parts int
+}
+
+// whole reports whether the batch was stored to its end.
+func (l latest) whole() bool { return l.part+1 == l.parts }
+
+// store stores a producer's batch exactly once. The parts form a chain on the producer's own subject: each is stored
+// only if the one before it is the subject's last message, so whoever sends the batch, and however often, every part
+// is stored by one of them.
+func (in *ingest) store(ctx context.Context, st *ingestStream, who producer, b batch) (stored, error) {
+	subject := st.subject + ".in." + who.id
+	sent := false // this request stored a part itself
+	for range chainTries {
+		have, err := in.latestOf(ctx, st, subject)
+		if err != nil {
+			return stored{}, err
+		}
+		next, err := nextPart(have, who.batch, len(b.parts))
+		if err != nil {
+			return stored{}, err
+		}
+		if next == len(b.parts) {
+			if have.batch > who.batch {
+				return stored{duplicate: true}, nil // where it is, nobody remembers
+			}
+			return stored{first: have.first, last: have.seq, duplicate: !sent}, nil
+		}
+		for i := next; i < len(b.parts); i++ {
+			have, err = in.storePart(ctx, st, subject, have, who, b, i)
+			if err != nil {
+				break
+			}
+			sent = true
+			st.latest.put(subject, have)
+		}
+		if err == nil {
+			return stored{first: have.first, last: have.seq}, nil
+		}
+		// Whether it was stored is not known, or somebody else stored something.
+		st.latest.drop(subject)
+		if fault.Code(err) != bus.CodeWrongSequence {
+			return stored{}, err
+		}
+	}
+	return stored{}, &fault.Error{Code: bus.CodeWrongSequence, Where: subject, What: "others keep storing under the same producer"}
+}
+
+// nextPart says which part of the batch is to be stored next, given the newest frame of its producer; parts when there
+// is nothing left to store.
+func nextPart(have latest, batch uint64, parts int) (int, error) {
+	switch {
+	case have.batch > batch:
+		return parts, nil
+	case have.batch < batch && have.batch != 0 && !have.whole():
+		return 0, refuse(http.StatusConflict, "ingest/batch-unfinished",
+			fmt.Sprintf("batch %d is stored up to part %d of %d", have.batch, have.part+1, have.parts),
+			"send batch "+strconv.FormatUint(have.batch, 10)+" again first, or use another "+wire.HTTPProducer)
+	case have.batch < batch:
+		return 0, nil
+	case have.parts != parts:
+		return 0, refuse(http.StatusConflict, "ingest/batch-changed",
+			fmt.Sprintf("batch %d was sent before with other content", batch), "number every batch anew, and repeat it with the same bytes")
+	default:
+		return have.part + 1, nil
+	}
+}
+
+// storePart stores part i of the batch behind the frame have and returns it as the newest.
+func (in *ingest) storePart(ctx context.Context, st *ingestStream, subject string, have latest, who producer, b batch, i int) (latest, error) {
+	builder := st.builders.Get().(*bus.Builder)
+	defer st.builders.Put(builder)
+	defer builder.Reset()
+	p := b.parts[i]
+	b.eachEvent(p, func(event []byte) { builder.Add(event) })
+
+	next := latest{first: have.first, batch: who.batch, part: i, parts: len(b.parts)}
+	header := nats.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(have.seq, 10)},
+		wire.HeaderProducer:                 {who.id},
+	}
+	batchHeader := fmt.Sprintf("%d/%d/%d", who.batch, i, len(b.parts))
+	if i > 0 {
+		batchHeader += "/" + strconv.FormatUint(have.first, 10)
+	}
+	header[wire.HeaderBatch] = []string{batchHeader}
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	ack, err := in.conn.PublishFrame(ctx, subject, header, builder.Frame())
+	if err != nil {
+		return have, err
+	}
+	// Counted under the subject that the manifest knows: producers are many.
+	in.conn.Counters().AddOut(st.subject, uint64(p.events), uint64(p.end-p.start-p.events))
+	next.seq = ack.Sequence
+	if i == 0 {
+		next.first = ack.Sequence
+	}
+	return next, nil
+}
+
+// latestOf returns the newest frame of a producer, from memory or from the stream.
+func (in *ingest) latestOf(ctx context.Context, st *ingestStream, subject string) (latest, error) {
+	if have, ok := st.latest.get(subject); ok {
+		return have, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	have, err := in.fetchLatest(ctx, st.route.Stream, subject)
+	if err != nil {
+		return latest{}, &fault.Error{Code: bus.CodeUnavailable, Where: subject, What: "the producer's newest batch cannot be read", Err: err}
+	}
+	st.latest.put(subject, have)
+	return have, nil
+}
+
+// fetchLatest reads the last message of subject. It asks for it by the subject's own name, the least right that will do.
+func (in *ingest) fetchLatest(ctx context.Context, stream, subject string) (latest, error) {
+	api := "$JS.API.DIRECT.GET." + wire.StreamName(stream) + "." + subject
+	msg, err := in.conn.NATS().RequestWithContext(ctx, api, nil)
+	if err != nil {
+		return latest{}, err
+	}
+	switch status := msg.Header.Get("Status"); status {
+	case "":
+	case "404":
+		return latest{}, nil
+	default:
+		return latest{}, fmt.Errorf("the broker answers %s %s", status, msg.Header.Get("Description"))
+	}
+	return parseLatest(msg.Header.Get(jetstream.SequenceHeader), msg.Header.Get(wire.HeaderBatch))
+}
+
+// parseLatest reads a stored frame's sequence and its batch header, "7/0/3", or "7/1/3/1234" with the sequence of the
+// batch's first frame.
+func parseLatest(sequence, header string) (latest, error) {
+	var l latest
+	fields := strings.Split(header, "/")
+	if len(fields) != 3 && len(fields) != 4 {
+		return l, fmt.Errorf("%s %q is not batch/part/parts", wire.HeaderBatch, header)
+	}
+	var errs [5]error
+	l.seq, errs[0] = strconv.ParseUint(sequence, 10, 64)
+	l.batch, errs[1] = strconv.ParseUint(fields[0], 10, 64)
+	l.part, errs[2] = strconv.Atoi(fields[1])
+	l.parts, errs[3] = strconv.Atoi(fields[2])
+	l.first = l.seq
+	if len(fields) == 4 {
+		l.first, errs[4] = strconv.ParseUint(fields[3], 10, 64)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return latest{}, fmt.Errorf("%s %q: %w", wire.HeaderBatch, header, err)
+	}
+	if l.batch == 0 || l.part < 0 || l.part >= l.parts || (l.part > 0) != (len(fields) == 4) {
+		return latest{}, fmt.Errorf("%s %q does not add up", wire.HeaderBatch, header)
+	}
+	return l, nil
+}

@@ -1,0 +1,152 @@
+//go:build linux
+
+package keeper
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestStatOfThisProcessIsRead(t *testing.T) {
+	t.Parallel()
+	p, err := readProc(os.Getpid())
+	if err != nil || p.pid != os.Getpid() || p.parent != os.Getppid() || p.group != unix.Getpgrp() || p.start == 0 || p.dead {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	id := identity{pid: p.pid, start: p.start}
+	h, ok := openIdentity(id)
+	if !ok || h.signal(0) != nil {
+		t.Error("this process is not found by its identity")
+	}
+	h.close()
+	id.start++
+	if _, ok := openIdentity(id); ok {
+		t.Error("a process with this pid and another start time is found")
+	}
+}
+
+func TestStatWithAnOddNameIsRead(t *testing.T) {
+	t.Parallel()
+	tail := " 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 %THREADS% 0 77 0\n"
+	for name, c := range map[string]struct {
+		stat string
+		dead bool
+	}{
+		"plain":       {"42 (a) S" + strings.Replace(tail, "%THREADS%", "1", 1), false},
+		"parentheses": {"42 (a) S (b) 9) S" + strings.Replace(tail, "%THREADS%", "1", 1), false},
+		"zombie":      {"42 (a\nb) Z" + strings.Replace(tail, "%THREADS%", "1", 1), true},
+		"main thread": {"42 (a) Z" + strings.Replace(tail, "%THREADS%", "3", 1), false},
+	} {
+		p, err := parseStat([]byte(c.stat))
+		want := proc{identity: identity{42, 77}, parent: 1, group: 2, session: 3, dead: c.dead}
+		if err != nil || p != want {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+}
+
+func FuzzStat(f *testing.F) {
+	f.Add([]byte("42 (a) S 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 77 0\n"))
+	f.Add([]byte(")("))
+	f.Add([]byte("1 () "))
+	f.Fuzz(func(t *testing.T, stat []byte) {
+		if p, err := parseStat(stat); err == nil && len(stat) < 22 {
+			t.Errorf("%q gives %+v", stat, p)
+		}
+	})
+}
+
+func FuzzNotice(f *testing.F) {
+	f.Add("READY=1\nSTATUS=fine")
+	f.Add("READY=0\nREADY")
+	f.Add("STATUS=" + strings.Repeat("é", maxStatusBytes))
+	f.Fuzz(func(t *testing.T, text string) {
+		n := parseNotice(text)
+		if n.ready && !strings.Contains(text, "READY=1") {
+			t.Errorf("%q is ready", text)
+		}
+		if n.status != nil && (len(*n.status) > maxStatusBytes || !strings.Contains(text, "STATUS=")) {
+			t.Errorf("%q has status %q", text, *n.status)
+		}
+	})
+}
+
+func FuzzIdentities(f *testing.F) {
+	f.Add([]byte(`{"boot_id":"b","processes":[{"name":"a","run":"R","pid":7,"start_time":9}]}`))
+	f.Add([]byte(`{"processes":[{"pid":1}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ids, err := parseIdentities(data)
+		if err != nil {
+			return
+		}
+		for _, p := range ids.Processes {
+			if p.PID < 0 || p.PID == 1 || p.Run == "" {
+				t.Errorf("%q would end %+v", data, p)
+			}
+		}
+	})
+}
+
+func FuzzControlMessages(f *testing.F) {
+	f.Add(unix.UnixCredentials(&unix.Ucred{Pid: 42}))
+	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, control []byte) {
+		if messages, err := unix.ParseSocketControlMessage(control); err == nil {
+			for _, m := range messages {
+				if m.Header.Type == unix.SCM_RIGHTS {
+					return // would close descriptors of this process
+				}
+			}
+		}
+		sender(control)
+	})
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(`{"id":1,"op":"spawn","spawn":{"name":"a","argv":["/a"]}}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var req Request
+		if json.Unmarshal(line, &req) != nil || req.Spawn == nil || checkSpawn(*req.Spawn) != nil {
+			return
+		}
+		if s := req.Spawn; s.Name == "" || len(s.Argv) == 0 || strings.ContainsAny(s.Name, "/:\n") {
+			t.Errorf("%q is accepted", line)
+		}
+	})
+}
+
+// FuzzCut drives the log's cutting as write does: no byte may be lost, and no file may grow without end.
+func FuzzCut(f *testing.F) {
+	f.Add([]byte("one\ntwo\nthree\n"), uint16(5), uint8(3))
+	f.Add(bytes.Repeat([]byte("x"), 300), uint16(10), uint8(200))
+	f.Fuzz(func(t *testing.T, data []byte, limit uint16, chunk uint8) {
+		if limit == 0 || chunk == 0 {
+			return
+		}
+		size, lineStart, taken := int64(0), true, 0
+		for len(data) > taken {
+			p := data[taken:min(len(data), taken+int(chunk))]
+			for len(p) > 0 {
+				n, rotate := cut(p, int64(limit)-size, lineStart && size > 0)
+				if n == 0 && !rotate || n > len(p) {
+					t.Fatalf("cut takes %d of %d and rotates %v", n, len(p), rotate)
+				}
+				if n > 0 {
+					lineStart = p[n-1] == '\n'
+				}
+				size, taken, p = size+int64(n), taken+n, p[n:]
+				if size > int64(limit)+2*captureBytes {
+					t.Fatalf("file of %d bytes grows to %d", limit, size)
+				}
+				if rotate {
+					size, lineStart = 0, true
+				}
+			}
+		}
+	})
+}

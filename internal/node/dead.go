@@ -1,0 +1,221 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// DeadLetter is an event or a task that a service has given up.
+type DeadLetter struct {
+	Seq      uint64 `json:"seq"` // its number in the dead letter stream
+	Service  string `json:"service"`
+	Event    string `json:"event"` // id of the event: stream:sequence:index
+	Subject  string `json:"subject"`
+	Code     string `json:"code"`
+	Error    string `json:"error"`
+	Attempts string `json:"attempts"`
+	Time     string `json:"time"`
+	Bytes    int    `json:"bytes"`
+	Data     []byte `json:"data,omitempty"` // only when one is asked for
+}
+
+// Selection names dead letters: by number, or all of a service, or all.
+type Selection struct {
+	Seqs    []uint64 `json:"seqs,omitempty"`
+	Service string   `json:"service,omitempty"`
+	All     bool     `json:"all,omitempty"` // with Service: all of it
+}
+
+// listLimit is how many dead letters are listed when the caller names no limit.
+const listLimit = 100
+
+func (n *Node) dead(ctx context.Context) (jetstream.Stream, error) {
+	stream, err := n.js.Stream(ctx, wire.StreamName(wire.DeadStream))
+	if err != nil {
+		return nil, &fault.Error{Code: "dlq/unavailable", What: "the broker does not answer", Err: err, Fix: "look at `hozo status`"}
+	}
+	return stream, nil
+}
+
+// deadLetters lists up to limit letters of service, or of all, with a number above after.
+func (n *Node) deadLetters(ctx context.Context, service string, after uint64, limit int) ([]DeadLetter, error) {
+	stream, err := n.dead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if limit <= 0 {
+		limit = listLimit
+	}
+	letters := []DeadLetter{}
+	for len(letters) < limit {
+		msg, err := stream.GetMsg(ctx, after+1, jetstream.WithGetMsgSubject(deadFilter(service)))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return letters, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read dead letters: %w", err)
+		}
+		after = msg.Sequence
+		letters = append(letters, letterOf(msg, false))
+	}
+	return letters, nil
+}
+
+func deadFilter(service string) string {
+	if service == "" {
+		return wire.DeadStream + ".>"
+	}
+	return wire.DeadStream + "." + service + ".>"
+}
+
+func (n *Node) deadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
+	stream, err := n.dead(ctx)
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	msg, err := stream.GetMsg(ctx, seq)
+	if err != nil {
+		return DeadLetter{}, unknownLetter(seq, err)
+	}
+	return letterOf(msg, true), nil
+}
+
+func unknownLetter(seq uint64, err error) error {
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return &fault.Error{Code: "dlq/unknown", Kind: fault.Misuse, What: fmt.Sprintf("there is no parked event number %d", seq), Fix: "`hozo dlq ls` lists them"}
+	}
+	return fmt.Errorf("read dead letter %d: %w", seq, err)
+}
+
+func letterOf(msg *jetstream.RawStreamMsg, data bool) DeadLetter {
+	letter := DeadLetter{
+		Seq: msg.Sequence, Event: msg.Header.Get(wire.HeaderSource), Subject: msg.Header.Get(wire.HeaderSubject),
+		Code: msg.Header.Get(wire.HeaderCode), Error: msg.Header.Get(wire.HeaderError), Attempts: msg.Header.Get(wire.HeaderAttempts),
+		Time: msg.Header.Get(wire.HeaderTime), Bytes: len(msg.Data),
+	}
+	letter.Service, _, _ = strings.Cut(strings.TrimPrefix(msg.Subject, wire.DeadStream+"."), ".")
+	if letter.Time == "" {
+		letter.Time = msg.Time.Format(time.RFC3339)
+	}
+	if data {
+		letter.Data = msg.Data
+	}
+	return letter
+}
+
+// each calls act for every selected letter and returns how many there were.
+func (n *Node) each(ctx context.Context, s Selection, act func(context.Context, jetstream.Stream, *jetstream.RawStreamMsg) error) (int, error) {
+	if len(s.Seqs) == 0 && !s.All {
+		return 0, &fault.Error{Code: "dlq/nothing-selected", Kind: fault.Misuse, What: "no parked event is named", Fix: "give numbers, or --all, or --all --service NAME"}
+	}
+	stream, err := n.dead(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for i, seq := range s.Seqs {
+		msg, err := stream.GetMsg(ctx, seq)
+		if err != nil {
+			return i, unknownLetter(seq, err)
+		}
+		if err := act(ctx, stream, msg); err != nil {
+			return i, err
+		}
+	}
+	if len(s.Seqs) > 0 {
+		return len(s.Seqs), nil
+	}
+	// What is parked again meanwhile has a higher number than the last one now, and is left alone.
+	last, count := stream.CachedInfo().State.LastSeq, 0
+	for seq := uint64(1); ; {
+		msg, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(deadFilter(s.Service)))
+		if errors.Is(err, jetstream.ErrMsgNotFound) || (err == nil && msg.Sequence > last) {
+			return count, nil
+		}
+		if err != nil {
+			return count, fmt.Errorf("read dead letters: %w", err)
+		}
+		if err := act(ctx, stream, msg); err != nil {
+			return count, err
+		}
+		seq = msg.Sequence + 1
+		count++
+	}
+}
+
+func (n *Node) dropDead(ctx context.Context, s Selection) (int, error) {
+	return n.each(ctx, s, func(ctx context.Context, stream jetstream.Stream, msg *jetstream.RawStreamMsg) error {
+		return stream.DeleteMsg(ctx, msg.Sequence)
+	})
+}
+
+// headerLetter of a message on its way back is the number of the letter that it was made from.
+const headerLetter = "Hozo-Letter"
+
+// retryDead sends letters back. A letter is removed after it is stored on its way back. A retry that was interrupted
+// between the two finds its own number on the way and does not send the letter again.
+func (n *Node) retryDead(ctx context.Context, s Selection) (int, error) {
+	return n.each(ctx, s, func(ctx context.Context, stream jetstream.Stream, msg *jetstream.RawStreamMsg) error {
+		letter := letterOf(msg, true)
+		id, err := wire.ParseEventID(letter.Event)
+		if err != nil {
+			return fmt.Errorf("dead letter %d: %w", letter.Seq, err)
+		}
+		if id.Stream == wire.TaskStream {
+			err = n.returnTask(ctx, letter, msg.Header)
+		} else {
+			err = n.returnEvent(ctx, letter, id)
+		}
+		if err != nil {
+			return fmt.Errorf("send dead letter %d back: %w", letter.Seq, err)
+		}
+		return stream.DeleteMsg(ctx, msg.Sequence)
+	})
+}
+
+// returnTask queues a dead task again, under its own id.
+func (n *Node) returnTask(ctx context.Context, letter DeadLetter, header nats.Header) error {
+	back := nats.NewMsg(letter.Subject)
+	back.Data = letter.Data
+	back.Header.Set(wire.HeaderTaskID, header.Get(wire.HeaderTaskID))
+	_, err := n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
+	return err
+}
+
+// returnEvent stores a parked event, as a frame of its own, where only the service that parked it reads.
+func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.EventID) error {
+	subject, number := wire.RetrySubject(letter.Service, id), strconv.FormatUint(letter.Seq, 10)
+	retries, err := n.js.Stream(ctx, wire.StreamName(wire.RetryStream))
+	if err != nil {
+		return err
+	}
+	var before uint64 // sequence of an earlier retry of the same event
+	switch last, err := retries.GetLastMsgForSubject(ctx, subject); {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+	case err != nil:
+		return err
+	case last.Header.Get(headerLetter) == number:
+		return nil
+	default:
+		before = last.Sequence
+	}
+	frame := bus.NewBuilder(wire.CodecNone)
+	frame.Add(letter.Data)
+	back := nats.NewMsg(subject)
+	back.Data = frame.Frame()
+	back.Header.Set(wire.HeaderSubject, letter.Subject)
+	back.Header.Set(wire.HeaderSource, letter.Event)
+	back.Header.Set(headerLetter, number)
+	_, err = n.js.PublishMsg(ctx, back, jetstream.WithExpectLastSequencePerSubject(before))
+	return err
+}

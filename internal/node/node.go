@@ -1,0 +1,293 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/lifecycle"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/supervisor"
+)
+
+// Config says what a Node governs. All fields but Environ and Logger are required.
+type Config struct {
+	State      string   // absolute path of the state folder, whose keeper runs
+	File       string   // absolute path of the manifest
+	Env        string   // environment laid over it, or ""
+	Executable string   // absolute path of the hozo binary, for the broker and built-in services
+	Environ    []string // environment that services inherit; nil means this process's
+	Logger     *slog.Logger
+}
+
+// Node governs one project on this host. Create it with New; use it for one Run.
+type Node struct {
+	cfg     Config
+	state   state
+	started time.Time
+
+	keeper     *keeper.Client
+	supervisor *supervisor.Supervisor
+	nats       *nats.Conn
+	js         jetstream.JetStream
+	totals     *totals
+	feed       *feed
+	snapshots  snapshots
+
+	applying sync.Mutex // one apply at a time
+
+	mu       sync.Mutex // guards what follows
+	manifest *manifest.Manifest
+	layout   broker.Layout
+
+	ready chan struct{}
+}
+
+var _ lifecycle.Runner = (*Node)(nil)
+
+// New returns a Node that does nothing until Run.
+func New(cfg Config) (*Node, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Environ == nil {
+		cfg.Environ = os.Environ()
+	}
+	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), ready: make(chan struct{})}, nil
+}
+
+// Ready is closed once the control API answers and the manifest has been applied.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Run governs until ctx ends, and leaves every process running. It fails when the keeper is lost, so that a new node
+// can find a new keeper, and when the manifest cannot be read at the start.
+func (n *Node) Run(ctx context.Context) error {
+	k, err := keeper.Dial(ctx, keeper.SocketPath(n.cfg.State))
+	if err != nil {
+		return fmt.Errorf("reach keeper: %w", err)
+	}
+	defer k.Close()
+	n.keeper = k
+	if err := n.connect(); err != nil {
+		return err
+	}
+	defer n.nats.Close()
+	subscription, err := n.nats.Subscribe(reportSubjects, n.totals.receive)
+	if err != nil {
+		return fmt.Errorf("subscribe to reports: %w", err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }() // the connection closes right after
+
+	n.supervisor = supervisor.New(supervisor.Config{
+		Keeper: k, Stopped: n.state.stopped(), OnEvent: n.feed.publish, Logger: n.cfg.Logger,
+	})
+	var g lifecycle.Group
+	g.Add("supervisor", n.supervisor)
+	g.Add("first apply", &once{do: n.firstApply})
+	g.Add("control", &control{node: n, ready: n.ready})
+	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
+	return g.Run(ctx)
+}
+
+// connect prepares the connection to the broker, which may not run yet: it is started by the first apply.
+func (n *Node) connect() error {
+	password, err := n.state.password()
+	if err != nil {
+		return fmt.Errorf("read own credential: %w", err)
+	}
+	port, err := n.state.port()
+	if err != nil {
+		return err
+	}
+	n.nats, err = nats.Connect(fmt.Sprintf("nats://127.0.0.1:%d", port),
+		nats.Name("node"), nats.UserInfo(broker.PlatformUser, password),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+		// The list of users is written before the broker starts, but a refusal must not end the connection for ever.
+		nats.IgnoreAuthErrorAbort())
+	if err != nil {
+		return fmt.Errorf("prepare broker connection: %w", err)
+	}
+	n.js, err = jetstream.New(n.nats)
+	if err != nil {
+		return fmt.Errorf("prepare broker connection: %w", err)
+	}
+	return nil
+}
+
+// firstApply brings the host to the manifest of the command line. Only a manifest that cannot be read is fatal; what
+// fails for one service is shown in its status.
+func (n *Node) firstApply(ctx context.Context) error {
+	_, err := n.apply(ctx, n.cfg.File, n.cfg.Env)
+	if err != nil && n.current() == nil {
+		return err
+	}
+	if err != nil {
+		n.cfg.Logger.ErrorContext(ctx, "not everything was applied", "error", err)
+	}
+	return nil
+}
+
+// provisionPatience bounds how long an apply waits for a broker that is there but does not answer.
+const provisionPatience = 10 * time.Second
+
+// apply brings the host to the manifest at path. An invalid manifest changes nothing.
+func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error) {
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	m, err := manifest.Load(path, env)
+	if err != nil {
+		return nil, err
+	}
+	port, err := n.state.port()
+	if err != nil {
+		return nil, err
+	}
+	specs, err := n.specsOf(m, port)
+	if err != nil {
+		return nil, err
+	}
+	grants, err := grantsOf(m, n.state)
+	if err != nil {
+		return nil, err
+	}
+	password, err := n.state.password()
+	if err != nil {
+		return nil, err
+	}
+	if err := broker.WriteAccess(n.state.broker(), accessOf(password, grants)); err != nil {
+		return nil, err
+	}
+	if err := writeGrants(n.state, grants); err != nil {
+		return nil, err
+	}
+	layout := layoutOf(m)
+	if err := write(n.state.layout(), layout); err != nil {
+		return nil, fmt.Errorf("write layout: %w", err)
+	}
+	// A broker that runs already is changed here; one that starts provisions itself before it says that it is ready.
+	if n.nats.IsConnected() {
+		provisionCtx, cancel := context.WithTimeoutCause(ctx, provisionPatience, fmt.Errorf("the broker did not answer within %s", provisionPatience))
+		defer cancel()
+		if err := broker.Provision(provisionCtx, n.js, layout); err != nil {
+			return nil, fmt.Errorf("provision the broker: %w", err)
+		}
+	}
+	n.mu.Lock()
+	n.manifest, n.layout = m, layout
+	n.mu.Unlock()
+	return n.supervisor.Apply(ctx, specs)
+}
+
+func (n *Node) current() *manifest.Manifest {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.manifest
+}
+
+// down stops every service, those that need others first, and the broker last.
+func (n *Node) down(ctx context.Context) error { return n.supervisor.StopAll(ctx) }
+
+// trimEvery is how often full streams are looked for. At 100 MB/s a stream of 1 GiB gains half its limit in that time,
+// and trimming begins at 70 %; it is also what a publisher that was refused has to wait.
+const trimEvery = 2 * time.Second
+
+// janitor makes room in streams until ctx ends.
+func (n *Node) janitor(ctx context.Context) error {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		n.mu.Lock()
+		layout := n.layout
+		n.mu.Unlock()
+		if !n.nats.IsConnected() {
+			continue
+		}
+		_, err := broker.Trim(ctx, n.js, layout)
+		if err != nil && !failing && ctx.Err() == nil {
+			n.cfg.Logger.WarnContext(ctx, "streams cannot be trimmed", "error", err)
+		}
+		failing = err != nil
+	}
+}
+
+// once is a lifecycle.Runner that is ready when do is done and then runs then, or waits.
+type once struct {
+	do   func(context.Context) error
+	then func(context.Context) error
+
+	init  sync.Once
+	ready chan struct{}
+}
+
+func (o *once) Ready() <-chan struct{} {
+	o.init.Do(func() { o.ready = make(chan struct{}) })
+	return o.ready
+}
+
+func (o *once) Run(ctx context.Context) error {
+	o.Ready() // makes the channel
+	if err := o.do(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to stop
+		}
+		return err
+	}
+	close(o.ready)
+	if o.then != nil {
+		return o.then(ctx)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Provisioner makes the broker of a state folder hold what the node has written down for it. It belongs into the
+// broker's own process, before that says that it is ready: then no service meets a broker without its streams.
+type Provisioner struct {
+	once
+}
+
+// NewProvisioner returns a Provisioner for the broker that url answers at.
+func NewProvisioner(stateDir string, url func() string) *Provisioner {
+	p := &Provisioner{}
+	p.do = func(ctx context.Context) error {
+		st := state(stateDir)
+		var layout broker.Layout
+		if err := read(st.layout(), &layout); errors.Is(err, os.ErrNotExist) {
+			return nil // nobody has asked for anything yet
+		} else if err != nil {
+			return &fault.Error{Code: "node/bad-layout", What: "the broker's layout cannot be read", Where: st.layout(), Err: err, Fix: "`hozo up` writes it anew"}
+		}
+		password, err := st.password()
+		if err != nil {
+			return err
+		}
+		nc, err := nats.Connect(url(), nats.Name("provisioner"), nats.UserInfo(broker.PlatformUser, password))
+		if err != nil {
+			return fmt.Errorf("connect to own broker: %w", err)
+		}
+		defer nc.Close()
+		js, err := jetstream.New(nc)
+		if err != nil {
+			return err
+		}
+		return broker.Provision(ctx, js, layout)
+	}
+	return p
+}

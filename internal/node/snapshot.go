@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/status"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+const (
+	// snapshotAge is how old a snapshot may be that is given out again, so that many readers cost as much as five a second.
+	snapshotAge = 200 * time.Millisecond
+	// askPatience bounds the questions to the broker in one snapshot: a status without streams beats no status.
+	askPatience = time.Second
+	// lagProblem is the backlog in frames from which a reader counts as the bottleneck: below it is what parallel
+	// readers have in their hands anyway.
+	lagProblem = 32
+	// fullProblem is the share of its limit from which a stream is worth a warning: trimming has begun at 70 %.
+	fullProblem = 0.9
+)
+
+// snapshots holds the last snapshot.
+type snapshots struct {
+	mu   sync.Mutex
+	last status.Snapshot
+}
+
+// snapshot returns the state of the project, at most snapshotAge old.
+func (n *Node) snapshot(ctx context.Context) status.Snapshot {
+	n.snapshots.mu.Lock()
+	defer n.snapshots.mu.Unlock()
+	if time.Since(n.snapshots.last.Time) > snapshotAge {
+		n.snapshots.last = n.look(ctx)
+	}
+	return n.snapshots.last
+}
+
+func (n *Node) look(ctx context.Context) status.Snapshot {
+	m := n.current()
+	if m == nil {
+		return status.Snapshot{Time: time.Now(), Manifest: n.cfg.File}
+	}
+	s := status.Snapshot{Project: m.Project, Manifest: m.Path, Time: time.Now(), Problems: []status.Problem{}}
+	instances := map[string][]status.Instance{}
+	for _, i := range n.supervisor.Instances() {
+		i.RSSBytes, i.CPU = usage(i.PID)
+		service := i.Name[:len(i.Name)-len(suffix(i.Name))]
+		instances[service] = append(instances[service], i)
+		s.Problems = append(s.Problems, instanceProblems(service, i)...)
+	}
+	s.Platform = n.platform(ctx, instances[brokerName])
+	addresses := n.supervisor.Addresses()
+	for _, service := range m.Services {
+		one := status.Service{
+			Name: service.Name, Builtin: service.Builtin, Scale: service.Scale,
+			Instances: instances[service.Name], Traffic: n.totals.of(service.Name),
+		}
+		for _, l := range service.Listen {
+			if one.Listen == nil {
+				one.Listen = map[string]string{}
+			}
+			one.Listen[l.Name] = l.Address
+			if bound, ok := addresses[service.Name+"."+l.Name]; ok {
+				one.Listen[l.Name] = bound
+			}
+		}
+		s.Services = append(s.Services, one)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	if n.nats.IsConnected() {
+		s.Streams = n.streams(ctx, m)
+		s.Problems = append(s.Problems, n.streamProblems(ctx, s.Streams)...)
+	}
+	s.Saturated = saturated(s)
+	return s
+}
+
+// suffix is the ".1" of an instance's name, or "" for the broker.
+func suffix(name string) string {
+	for i := len(name) - 1; i >= 0; i-- {
+		if name[i] == '.' {
+			return name[i:]
+		}
+	}
+	return ""
+}
+
+func (n *Node) platform(ctx context.Context, brokers []status.Instance) []status.Process {
+	own := status.Process{Name: "node", PID: os.Getpid(), State: status.Ready, Since: n.started}
+	var parent status.Process
+	if hello, err := n.keeper.Hello(ctx); err == nil {
+		parent = status.Process{Name: "keeper", PID: hello.PID, State: status.Ready, Since: hello.Started}
+	} else {
+		parent = status.Process{Name: "keeper", State: status.Failed}
+	}
+	all := []status.Process{parent, own}
+	for _, b := range brokers {
+		all = append(all, status.Process{Name: b.Name, PID: b.PID, State: b.State, Since: b.Since, Restarts: b.Restarts})
+	}
+	for i := range all {
+		all[i].RSSBytes, all[i].CPU = usage(all[i].PID)
+	}
+	return all
+}
+
+func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Stream {
+	all := readers(m)
+	var streams []status.Stream
+	for _, stream := range m.Streams {
+		handle, err := n.js.Stream(ctx, wire.StreamName(stream.Name))
+		if err != nil {
+			continue // the broker is on its way up or down; the next snapshot has it
+		}
+		info := handle.CachedInfo()
+		one := status.Stream{
+			Name: stream.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
+			FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq, Consumers: []status.Consumer{},
+		}
+		for _, src := range all[stream.Name] {
+			consumer, err := handle.Consumer(ctx, src.Durable)
+			if err != nil {
+				continue // a sink is placing its reader anew
+			}
+			one.Consumers = append(one.Consumers, position(src, consumer.CachedInfo()))
+		}
+		streams = append(streams, one)
+	}
+	return streams
+}
+
+func position(src wire.Source, info *jetstream.ConsumerInfo) status.Consumer {
+	return status.Consumer{Service: src.Durable, Lag: info.NumPending, InFlight: info.NumAckPending}
+}
+
+func instanceProblems(service string, i status.Instance) []status.Problem {
+	switch i.State {
+	case status.Failed, status.Backoff, status.Unready:
+		return []status.Problem{{
+			Code: "instance/" + string(i.State), Title: fmt.Sprintf("%s is in %s: %s", i.Name, i.State, i.Reason),
+			Service: service, Since: i.Since, Fix: "hozo logs " + i.Name,
+		}}
+	default:
+		return nil
+	}
+}
+
+func (n *Node) streamProblems(ctx context.Context, streams []status.Stream) []status.Problem {
+	var problems []status.Problem
+	for _, s := range streams {
+		if s.MaxBytes > 0 && float64(s.Bytes) > fullProblem*float64(s.MaxBytes) {
+			problems = append(problems, status.Problem{
+				Code: "stream/nearly-full", Title: fmt.Sprintf("stream %s holds %d of %d bytes that are not all read yet", s.Name, s.Bytes, s.MaxBytes),
+				Since: time.Now(), Fix: "speed up its slowest reader (see READERS), or raise max_bytes",
+			})
+		}
+	}
+	dead, err := n.js.Stream(ctx, wire.StreamName(wire.DeadStream))
+	if err == nil && dead.CachedInfo().State.Msgs > 0 {
+		problems = append(problems, status.Problem{
+			Code: "dlq/not-empty", Title: fmt.Sprintf("%d events or tasks are parked", dead.CachedInfo().State.Msgs),
+			Since: dead.CachedInfo().State.FirstTime, Fix: "hozo dlq ls, then hozo dlq retry or hozo dlq drop",
+		})
+	}
+	return problems
+}
+
+// saturated is the stage that holds up the flow: of the readers with a backlog the one furthest behind. Stages after it
+// wait for it, and stages before it only fill its stream.
+func saturated(s status.Snapshot) string {
+	var most status.Consumer
+	for _, stream := range s.Streams {
+		for _, c := range stream.Consumers {
+			if c.Lag > most.Lag {
+				most = c
+			}
+		}
+	}
+	if most.Lag < lagProblem {
+		return ""
+	}
+	return most.Service
+}

@@ -1,0 +1,182 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// brokerName is the instance and the service of the broker. A manifest cannot name a service so.
+const brokerName = "broker"
+
+// brokerGrace is how long a broker may take to flush its store and to recover it.
+const brokerGrace = 2 * time.Minute
+
+// brokerSpec is the broker as an instance that the supervisor keeps.
+func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
+	argv := []string{n.cfg.Executable, "broker", "--state", n.cfg.State, "--port", strconv.Itoa(port)}
+	if m.Broker.Memory > 0 {
+		argv = append(argv, "--memory", strconv.FormatInt(int64(m.Broker.Memory), 10))
+	}
+	if m.Broker.Store > 0 {
+		argv = append(argv, "--store", strconv.FormatInt(int64(m.Broker.Store), 10))
+	}
+	if slices.ContainsFunc(m.Streams, func(s manifest.Stream) bool { return s.Durability == manifest.DurabilityPower }) {
+		argv = append(argv, "--sync-always")
+	}
+	return plan.Spec{
+		Name: brokerName, Service: brokerName, Argv: argv, Env: n.environment(nil), Dir: n.cfg.State, Notify: true,
+		Health:  &plan.Health{Notify: true, Grace: brokerGrace},
+		Restart: plan.Restart{Policy: plan.Always, Max: 5 * time.Second},
+		Stop:    plan.Stop{Grace: brokerGrace},
+		Log:     plan.Log{Path: n.state.log(brokerName), MaxBytes: 16 << 20, Keep: 4},
+	}
+}
+
+// specsOf turns the services of m into instances. Mistakes that only this host can show (an unknown user) are faults.
+func (n *Node) specsOf(m *manifest.Manifest, port int) ([]plan.Spec, error) {
+	specs := []plan.Spec{n.brokerSpec(m, port)}
+	for _, s := range m.Services {
+		uid, gid, groups, err := identity(s)
+		if err != nil {
+			return nil, err
+		}
+		for i := 1; i <= s.Scale; i++ {
+			name := instanceName(s.Name, i)
+			spec := plan.Spec{
+				Name: name, Service: s.Name, Argv: n.argv(s), Dir: s.Dir, UID: uid, GID: gid, Groups: groups, Notify: true,
+				Health:  health(s),
+				Restart: plan.Restart{Policy: s.Restart.Policy, Delay: s.Restart.Delay, Max: s.Restart.Max, Reset: s.Restart.Reset},
+				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
+				Log:     plan.Log{Path: n.state.log(name), MaxBytes: int64(s.Log.MaxBytes), Keep: s.Log.Keep},
+			}
+			for _, l := range s.Listen {
+				spec.Listen = append(spec.Listen, plan.Listen{Name: l.Name, Network: l.Network, Address: l.Address})
+			}
+			for _, need := range s.Needs {
+				spec.Needs = append(spec.Needs, plan.Need{Service: need.Service, Condition: need.Condition})
+			}
+			env := map[string]string{wire.EnvProject: m.Project, wire.EnvService: s.Name, wire.EnvInstance: strconv.Itoa(i)}
+			maps.Copy(env, s.Env)
+			if usesBus(s) {
+				spec.Needs = append(spec.Needs, plan.Need{Service: brokerName, Condition: plan.Ready})
+				env[wire.EnvBus] = fmt.Sprintf("nats://127.0.0.1:%d", port)
+				env[wire.EnvGrant] = n.state.grant(name)
+			}
+			spec.Env = n.environment(env)
+			specs = append(specs, spec)
+		}
+	}
+	return specs, nil
+}
+
+func (n *Node) argv(s manifest.Service) []string {
+	if s.Builtin != "" {
+		return []string{n.cfg.Executable, "service", s.Builtin}
+	}
+	argv := slices.Clone(s.Run)
+	switch {
+	case filepath.IsAbs(argv[0]):
+	case strings.Contains(argv[0], "/"):
+		argv[0] = filepath.Join(s.Dir, argv[0])
+	default:
+		found, err := exec.LookPath(argv[0])
+		if err != nil {
+			// The start will fail with this path in its reason, which names what is missing.
+			found = filepath.Join(s.Dir, argv[0])
+		}
+		argv[0] = found
+	}
+	return argv
+}
+
+// environment is what an instance sees: the node's own environment without the platform's variables, and extra over it.
+func (n *Node) environment(extra map[string]string) []string {
+	all := map[string]string{}
+	for _, kv := range n.cfg.Environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, "HOZO_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET" || name == "PORT" {
+			continue
+		}
+		all[name] = value
+	}
+	maps.Copy(all, extra)
+	env := make([]string, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		env = append(env, name+"="+all[name])
+	}
+	return env
+}
+
+// health resolves a service's check to addresses.
+func health(s manifest.Service) *plan.Health {
+	h := s.Health
+	if h == nil {
+		return nil
+	}
+	resolved := &plan.Health{Notify: h.Notify, Interval: h.Interval, Timeout: h.Timeout, Grace: h.Grace, Failures: h.Failures}
+	switch {
+	case strings.HasPrefix(h.HTTP, "http://") || strings.HasPrefix(h.HTTP, "https://"):
+		resolved.HTTP = h.HTTP
+	case h.HTTP != "" && len(s.Listen) > 0:
+		l := s.Listen[0]
+		if l.Network == "unix" {
+			resolved.HTTP, resolved.Unix = "http://unix"+h.HTTP, l.Address
+		} else {
+			resolved.HTTP = "http://" + l.Address + h.HTTP
+		}
+	case h.TCP != "":
+		resolved.TCP = h.TCP
+		for _, l := range s.Listen {
+			if l.Name == h.TCP {
+				resolved.TCP = l.Address
+			}
+		}
+	}
+	return resolved
+}
+
+// identity resolves the user that a service runs as; nil ids keep the keeper's.
+func identity(s manifest.Service) (uid, gid *uint32, groups []uint32, err error) {
+	if s.User == "" {
+		return nil, nil, nil, nil
+	}
+	u, err := user.Lookup(s.User)
+	if err != nil {
+		return nil, nil, nil, &fault.Error{
+			Code: "node/no-user", Kind: fault.Misuse, What: fmt.Sprintf("there is no user %q on this host", s.User), Where: "services." + s.Name + ".user",
+			Fix: "make the user (`useradd --system " + s.User + "`) or leave user out", Err: err,
+		}
+	}
+	number := func(text string) *uint32 {
+		id, parseErr := strconv.ParseUint(text, 10, 32)
+		if parseErr != nil {
+			err = parseErr
+		}
+		short := uint32(id)
+		return &short
+	}
+	uid, gid = number(u.Uid), number(u.Gid)
+	ids, groupErr := u.GroupIds()
+	if groupErr != nil {
+		return nil, nil, nil, fmt.Errorf("look up groups of %s: %w", s.User, groupErr)
+	}
+	for _, id := range ids {
+		groups = append(groups, *number(id))
+	}
+	return uid, gid, groups, err
+}
+

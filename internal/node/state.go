@@ -1,0 +1,111 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// state is the project's state folder as the node sees it.
+type state string
+
+func (s state) socket() string             { return filepath.Join(string(s), "node.sock") }
+func (s state) broker() string             { return filepath.Join(string(s), "broker") }
+func (s state) grants() string             { return filepath.Join(string(s), "grants") }
+func (s state) grant(name string) string   { return filepath.Join(s.grants(), name+".json") }
+func (s state) log(instance string) string { return filepath.Join(string(s), "logs", instance+".log") }
+func (s state) layout() string             { return filepath.Join(s.broker(), "layout.json") }
+func (s state) stopped() string            { return filepath.Join(string(s), "stopped.json") }
+
+// write replaces a 0600 file at once: a reader, and a crash, see the old content or the new.
+func write(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	temp := path + ".new"
+	if err := os.WriteFile(temp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+func read(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("decode %s: %w", path, err)
+	}
+	return nil
+}
+
+// newPassword returns 256 random bits.
+func newPassword() string {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // it never fails; see crypto/rand
+	return hex.EncodeToString(secret)
+}
+
+// credential is the node's own way into the broker.
+type credential struct {
+	Password string `json:"password"`
+}
+
+// password returns the secret in the file at path, and makes the file on first use.
+func (s state) password() (string, error) {
+	path := s.grant("node")
+	var c credential
+	err := read(path, &c)
+	if errors.Is(err, os.ErrNotExist) {
+		c.Password = newPassword()
+		err = write(path, c)
+	}
+	return c.Password, err
+}
+
+// The broker's port is chosen below Linux's ephemeral range (32768 and up): a client that dials a dead broker's port can
+// otherwise be given that very port as its own, connect to itself and keep the broker from ever coming back.
+const (
+	firstPort = 20000
+	lastPort  = 32000
+)
+
+// port returns the broker's port, chosen once for the life of the state folder.
+func (s state) port() (int, error) {
+	path := filepath.Join(s.broker(), "port")
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return strconv.Atoi(strings.TrimSpace(string(data)))
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	if err := os.MkdirAll(s.broker(), 0o700); err != nil {
+		return 0, err
+	}
+	offset := make([]byte, 2)
+	_, _ = rand.Read(offset) // it never fails; see crypto/rand
+	start := (int(offset[0])<<8 | int(offset[1])) % (lastPort - firstPort)
+	for i := range lastPort - firstPort {
+		port := firstPort + (start+i)%(lastPort-firstPort)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)) //nolint:noctx // a local bind does not block
+		if err != nil {
+			continue
+		}
+		_ = l.Close() // only whether it is free was asked
+		return port, os.WriteFile(path, []byte(strconv.Itoa(port)+"\n"), 0o600)
+	}
+	return 0, fmt.Errorf("no free port from %d to %d for the broker", firstPort, lastPort)
+}

@@ -1,0 +1,110 @@
+package node
+
+import (
+	"encoding/json"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/hozo-dev/hozo/internal/status"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+const reportSubjects = wire.ReportSubject + ".>"
+
+// reportStale is how long after its last report an instance counts as not busy: three reports may be missed.
+const reportStale = 3 * time.Second
+
+// totals sums the reports of all instances. Counters start over with each run of an instance, so the last report of
+// every earlier run is kept.
+type totals struct {
+	mu        sync.Mutex
+	instances map[instanceKey]*instanceTotal
+}
+
+type instanceKey struct {
+	service  string
+	instance int
+}
+
+type instanceTotal struct {
+	ended  status.Traffic // runs before the present one
+	latest wire.Report
+	seen   time.Time
+}
+
+func newTotals() *totals { return &totals{instances: map[instanceKey]*instanceTotal{}} }
+
+func (t *totals) receive(msg *nats.Msg) {
+	var r wire.Report
+	if err := json.Unmarshal(msg.Data, &r); err != nil {
+		return // a report of a newer version; its service still runs
+	}
+	t.add(r)
+}
+
+func (t *totals) add(r wire.Report) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := instanceKey{r.Service, r.Instance}
+	total := t.instances[key]
+	if total == nil {
+		total = &instanceTotal{}
+		t.instances[key] = total
+	}
+	if total.latest.Run != "" && total.latest.Run != r.Run {
+		addTraffic(&total.ended, total.latest)
+	}
+	total.latest, total.seen = r, time.Now()
+}
+
+// of returns the traffic of a service.
+func (t *totals) of(service string) status.Traffic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var sum status.Traffic
+	live := 0
+	for key, total := range t.instances {
+		if key.service != service {
+			continue
+		}
+		addTraffic(&sum, total.latest)
+		merge(&sum, total.ended)
+		if time.Since(total.seen) < reportStale {
+			sum.Busy += total.latest.Busy
+			live++
+		}
+	}
+	if live > 0 {
+		sum.Busy /= float64(live)
+	}
+	return sum
+}
+
+func addTraffic(sum *status.Traffic, r wire.Report) {
+	merge(sum, status.Traffic{
+		EventsIn: r.EventsIn, BytesIn: r.BytesIn, EventsOut: r.EventsOut, BytesOut: r.BytesOut, Parked: r.Parked, Tasks: r.Tasks, Routes: r.Routes,
+	})
+}
+
+func merge(sum *status.Traffic, more status.Traffic) {
+	sum.EventsIn += more.EventsIn
+	sum.BytesIn += more.BytesIn
+	sum.EventsOut += more.EventsOut
+	sum.BytesOut += more.BytesOut
+	sum.Parked += more.Parked
+	sum.Tasks += more.Tasks
+	if len(more.Routes) == 0 {
+		return
+	}
+	routes := maps.Clone(sum.Routes)
+	if routes == nil {
+		routes = map[string]uint64{}
+	}
+	for subject, n := range more.Routes {
+		routes[subject] += n
+	}
+	sum.Routes = routes
+}

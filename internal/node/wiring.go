@@ -1,0 +1,193 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// instanceName is the name of instance n of a service, counted from 1.
+func instanceName(service string, n int) string { return fmt.Sprintf("%s.%d", service, n) }
+
+// usesBus reports whether a service needs the broker at all.
+func usesBus(s manifest.Service) bool {
+	return len(s.Publishes)+len(s.Consumes)+len(s.Serves)+len(s.Calls)+len(s.Handles)+len(s.Enqueues) > 0
+}
+
+// grantsOf makes the grant of every instance of m. Passwords of grants that exist are kept, because running services
+// hold them.
+func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
+	streams := map[string]manifest.Stream{}
+	for _, s := range m.Streams {
+		streams[s.Name] = s
+	}
+	var grants []wire.Grant
+	for _, s := range m.Services {
+		config, err := builtinConfig(s)
+		if err != nil {
+			return nil, err
+		}
+		for n := 1; n <= s.Scale; n++ {
+			name := instanceName(s.Name, n)
+			password, err := keptPassword(st.grant(name))
+			if err != nil {
+				return nil, err
+			}
+			g := wire.Grant{
+				Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
+				User: name, Password: password, Inbox: "_INBOX." + name,
+				Consumes: sources(s), Publish: routes(s, streams),
+				Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls, Config: config,
+			}
+			grants = append(grants, g)
+		}
+	}
+	return grants, nil
+}
+
+func keptPassword(path string) (string, error) {
+	g, err := wire.ReadGrant(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) || (err == nil && g.Password == ""):
+		return newPassword(), nil
+	case err != nil:
+		return "", fmt.Errorf("read grant: %w", err)
+	}
+	return g.Password, nil
+}
+
+// sources are the streams that a service consumes, each with one reader for all its instances, and the way back for
+// events that it has parked.
+func sources(s manifest.Service) []wire.Source {
+	ordered := s.Builtin == "sink"
+	var all []wire.Source
+	for _, c := range s.Consumes {
+		i := slices.IndexFunc(all, func(have wire.Source) bool { return have.Stream == c.Stream })
+		if i < 0 {
+			i = len(all)
+			all = append(all, wire.Source{Stream: c.Stream, Durable: s.Name, Ordered: ordered})
+		}
+		all[i].Subjects = append(all[i].Subjects, c.Subject)
+	}
+	for i, src := range all {
+		// The whole stream needs no filter.
+		if slices.Contains(src.Subjects, src.Stream) {
+			all[i].Subjects = nil
+		}
+	}
+	if len(all) > 0 {
+		all = append(all, wire.Source{
+			Stream: wire.RetryStream, Subjects: []string{wire.RetryStream + "." + s.Name + ".>"}, Durable: s.Name, Ordered: ordered,
+		})
+	}
+	return all
+}
+
+func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route {
+	var all []wire.Route
+	for _, p := range s.Publishes {
+		stream := streams[p.Stream]
+		route := wire.Route{Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames}
+		all = append(all, route)
+		if s.Builtin == "ingest" { // a numbered producer has a subject of its own
+			route.Subject = p.Subject + ".in.*"
+			all = append(all, route)
+		}
+	}
+	return all
+}
+
+func builtinConfig(s manifest.Service) (json.RawMessage, error) {
+	var settings any
+	switch s.Builtin {
+	case "ingest":
+		settings = s.Ingest
+	case "route":
+		settings = s.RouteBy
+	case "sink":
+		settings = s.To
+	default:
+		return nil, nil
+	}
+	data, err := json.Marshal(settings)
+	if err != nil {
+		return nil, fmt.Errorf("encode settings of %s: %w", s.Name, err)
+	}
+	return data, nil
+}
+
+// writeGrants stores the grants and removes those of instances that are gone.
+func writeGrants(st state, grants []wire.Grant) error {
+	keep := map[string]bool{st.grant("node"): true}
+	for _, g := range grants {
+		path := st.grant(g.User)
+		keep[path] = true
+		if err := write(path, g); err != nil {
+			return fmt.Errorf("write grant: %w", err)
+		}
+	}
+	old, err := filepath.Glob(filepath.Join(st.grants(), "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, path := range old {
+		if !keep[path] {
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("remove grant: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// accessOf lists who may connect to the broker: the node and every instance that uses the bus.
+func accessOf(password string, grants []wire.Grant) broker.Access {
+	a := broker.Access{Users: []broker.User{{Name: broker.PlatformUser, PasswordSHA256: broker.HashPassword(password)}}}
+	for _, g := range grants {
+		a.Users = append(a.Users, broker.UserOf(g))
+	}
+	return a
+}
+
+// layoutOf is what the broker must hold for m.
+func layoutOf(m *manifest.Manifest) broker.Layout {
+	var l broker.Layout
+	for _, s := range m.Streams {
+		l.Streams = append(l.Streams, broker.StreamSpec{
+			Name: s.Name, Keep: s.Keep, MaxBytes: int64(s.MaxBytes), Memory: s.Durability == manifest.DurabilityMemory, Dedupe: s.Dedupe,
+		})
+	}
+	var kinds []string
+	for _, s := range m.Services {
+		for _, src := range sources(s) {
+			l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: src.Stream, Durable: src.Durable, Subjects: src.Subjects, Ordered: src.Ordered})
+		}
+		kinds = append(kinds, s.Handles...)
+	}
+	slices.Sort(kinds)
+	for _, kind := range slices.Compact(kinds) {
+		l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: wire.TaskStream, Durable: broker.TaskDurable(kind), Subjects: []string{wire.TaskSubject(kind)}})
+	}
+	return l
+}
+
+// readers maps each stream to the services that read it, in the manifest's order.
+func readers(m *manifest.Manifest) map[string][]wire.Source {
+	all := map[string][]wire.Source{}
+	for _, s := range m.Services {
+		for _, src := range sources(s) {
+			if !strings.HasPrefix(src.Stream, "hozo.") {
+				all[src.Stream] = append(all[src.Stream], src)
+			}
+		}
+	}
+	return all
+}
