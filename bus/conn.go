@@ -129,8 +129,10 @@ func (c *Conn) options() []nats.Option {
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2), // a broker that hangs is given up after 10 to 15 s
 		nats.ErrorHandler(c.asyncError),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			c.log.Warn("bus connection lost", "error", err)
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() {
+				c.log.Warn("bus connection lost", "error", err)
+			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			c.log.Info("bus connection is back")
@@ -204,8 +206,8 @@ func (c *Conn) link() (uint64, <-chan struct{}) {
 // route finds the route of subject in the grant.
 func (c *Conn) route(subject string) (wire.Route, error) {
 	for _, r := range c.cfg.Grant.Publish {
-		if wire.Covers(r.Subject, subject) || (r.Subject == r.Stream && wire.Covers(r.Stream+".>", subject)) {
-			return r, nil // a stream stores its own name and everything below it
+		if wire.Covers(r.Subject, subject) {
+			return r, nil
 		}
 	}
 	return wire.Route{}, noRoute(subject, c.cfg.Grant.Service)

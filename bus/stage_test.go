@@ -32,7 +32,9 @@ func workerGrant() wire.Grant {
 }
 
 func producer(t testing.TB, b *testkit.TestBroker) *bus.Conn {
-	return dial(t, b, wire.Grant{Service: "producer", Publish: []wire.Route{route("events.raw", "events.raw")}})
+	return dial(t, b, wire.Grant{Service: "producer", Publish: []wire.Route{
+		route("events.raw", "events.raw"), route("events.raw.>", "events.raw"),
+	}})
 }
 
 func copyItem(_ context.Context, e bus.Event[item], out *bus.Out) error { return doneTopic.Send(out, e.Value) }

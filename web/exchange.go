@@ -21,6 +21,7 @@ type exchange struct {
 	control    *http.ResponseController
 	readStall  time.Duration
 	writeStall time.Duration
+	draining   <-chan struct{}
 	body       *stallReader // nil when the request has none
 	answered   bool         // the status line is decided
 	hijacked   bool
@@ -33,10 +34,10 @@ var (
 )
 
 // newExchange starts the clocks and returns the request whose body is limited.
-func newExchange(w http.ResponseWriter, r *http.Request, cfg Config) (*exchange, *http.Request) {
+func newExchange(w http.ResponseWriter, r *http.Request, cfg Config, draining <-chan struct{}) (*exchange, *http.Request) {
 	x := &exchange{
 		ResponseWriter: w, control: http.NewResponseController(w),
-		readStall: cfg.ReadStall, writeStall: cfg.WriteStall,
+		readStall: cfg.ReadStall, writeStall: cfg.WriteStall, draining: draining,
 	}
 	// The deadline of the connection's last answer may be long past. Deadlines can only fail on connections that are
 	// closed already, here and below; then the transfer fails by itself.
@@ -59,7 +60,22 @@ func (x *exchange) finish() {
 	if x.body != nil && !x.body.ended {
 		x.extendRead()
 	}
+	x.begin()
 	x.extendWrite()
+}
+
+// begin notes that the header of the answer is about to leave. While draining it tells the client not to use the
+// connection again, which net/http also heeds: HTTP/1.1 closes it, HTTP/2 sends GOAWAY.
+func (x *exchange) begin() {
+	if x.answered {
+		return
+	}
+	x.answered = true
+	select {
+	case <-x.draining:
+		x.Header().Set("Connection", "close")
+	default:
+	}
 }
 
 func (x *exchange) extendRead()  { _ = x.control.SetReadDeadline(time.Now().Add(x.readStall)) }
@@ -69,15 +85,18 @@ func (x *exchange) extendWrite() { _ = x.control.SetWriteDeadline(time.Now().Add
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 func (x *exchange) WriteHeader(status int) {
-	if status >= 200 || status == http.StatusSwitchingProtocols { // others are interim answers
-		x.answered = true
+	switch {
+	case status == http.StatusSwitchingProtocols:
+		x.answered = true // its Connection header is the new protocol's
+	case status >= 200: // the others are interim answers
+		x.begin()
 	}
 	x.extendWrite()
 	x.ResponseWriter.WriteHeader(status)
 }
 
 func (x *exchange) Write(p []byte) (int, error) {
-	x.answered = true
+	x.begin()
 	written := 0
 	for {
 		piece := p[written:min(len(p), written+pieceBytes)]
@@ -92,7 +111,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 
 // ReadFrom copies piece by piece and leaves each to net/http, which can use sendfile.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
-	x.answered = true
+	x.begin()
 	left := int64(-1) // unknown
 	if limited, ok := src.(*io.LimitedReader); ok {
 		// sendfile sees through one LimitedReader, not through two.
@@ -123,7 +142,7 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 
 // FlushError sends what has been written.
 func (x *exchange) FlushError() error {
-	x.answered = true
+	x.begin()
 	x.extendWrite()
 	return x.control.Flush()
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// flight counts the handlers that run now. The zero flight is ready; it is safe for concurrent use. A sync.WaitGroup
+// flight counts what goes on now: handlers, or connections. The zero flight is ready; it is safe for concurrent use. A sync.WaitGroup
 // will not do: requests may arrive while the last ones are waited for.
 type flight struct {
 	mu   sync.Mutex
@@ -29,7 +29,7 @@ func (f *flight) end() {
 	}
 }
 
-// wait reports whether every handler returned before ctx ended.
+// wait reports whether everything ended before ctx did.
 func (f *flight) wait(ctx context.Context) bool {
 	f.mu.Lock()
 	if f.n == 0 {

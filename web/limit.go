@@ -13,6 +13,7 @@ type limitListener struct {
 	slots  chan struct{} // capacity: the most connections at once; one token a connection
 	closed chan struct{}
 	once   sync.Once
+	conns  flight // open connections
 
 	mu   sync.Mutex
 	open map[*conn]struct{}
@@ -38,6 +39,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: inner, from: l}
+	l.conns.begin()
 	l.mu.Lock()
 	l.open[c] = struct{}{}
 	l.mu.Unlock()
@@ -74,6 +76,14 @@ type conn struct {
 // ReadFrom keeps sendfile reachable for net/http, which looks for io.ReaderFrom.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 
+// CloseWrite lets net/http end a refusal such as 431 so that the client can read it.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
@@ -81,6 +91,7 @@ func (c *conn) Close() error {
 		delete(c.from.open, c)
 		c.from.mu.Unlock()
 		<-c.from.slots
+		c.from.conns.end()
 	})
 	return err
 }

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -26,12 +28,9 @@ func start(t *testing.T, sockets ...*os.File) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var once sync.Once
-	t.Cleanup(func() {
-		once.Do(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
+	t.Cleanup(func() { // a child that the test has waited for is not touched again
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	})
 	return cmd
 }
@@ -88,6 +87,61 @@ func TestRestartOnInheritedSocketRefusesNoConnection(t *testing.T) {
 	if got := pid(); got != strconv.Itoa(second.Process.Pid) {
 		t.Errorf("answered by %s, not by the second child %d", got, second.Process.Pid)
 	}
+}
+
+func TestRollingRestartUnderLoadLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	other, _ := socketFile(t)
+	file, addr := socketFile(t)
+	child := start(t, other, file)
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	var answered atomic.Int64
+	progress := make(chan struct{}, 1)
+	for range 4 {
+		clients.Go(func() {
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport}
+			for ctx.Err() == nil {
+				// POST, because a client repeats a failed GET by itself.
+				resp, err := client.Post("http://"+addr, "text/plain", strings.NewReader("x"))
+				if err != nil {
+					t.Errorf("a request was lost: %v", err)
+					return
+				}
+				_, err = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode != http.StatusOK {
+					t.Errorf("status %d, %v", resp.StatusCode, err)
+					return
+				}
+				answered.Add(1)
+				select {
+				case progress <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	defer clients.Wait()
+	defer stop()
+	for range 3 {
+		for range 100 {
+			testkit.Wait(t, progress)
+		}
+		if err := child.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		child = start(t, other, file)
+	}
+	for range 100 {
+		testkit.Wait(t, progress)
+	}
+	t.Logf("%d requests over 3 restarts", answered.Load())
 }
 
 // The following tests set the environment of the process, so they do not run in parallel.

@@ -19,6 +19,10 @@ import (
 // the process goes on without it: nothing but its end can end a handler.
 const afterCut = time.Second
 
+// drainLinger is how long idle and new connections stay open when the drain begins, for requests that are on their way:
+// long beside a round trip to a client, short beside the grace.
+const drainLinger = 500 * time.Millisecond
+
 // errCut is the cause of the context of requests that outlive DrainGrace.
 var errCut = errors.New("web: the server stopped before the request was done")
 
@@ -99,11 +103,16 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// drain ends srv.
+// drain ends srv. Shutdown alone would lose requests: it drops one that it has just read, and closes an idle
+// connection on which one may be under way. So clients first get drainLinger to finish what they are sending, and hear
+// with the answer that the connection closes.
 func (s *Server) drain(ctx context.Context, srv *http.Server, cut context.CancelCauseFunc) {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainGrace)
 	defer cancel()
-	srv.SetKeepAlivesEnabled(false)
+	_ = s.listener.Close() // Serve returns; its error says no more than that
+	linger, stopLinger := context.WithTimeout(grace, min(drainLinger, s.cfg.DrainGrace/4))
+	s.listener.conns.wait(linger)
+	stopLinger()
 	err := srv.Shutdown(grace)
 	// Shutdown does not know of hijacked connections; their handlers are waited for here.
 	if err == nil && s.handlers.wait(grace) {
@@ -111,8 +120,8 @@ func (s *Server) drain(ctx context.Context, srv *http.Server, cut context.Cancel
 		return
 	}
 	cut(errCut)
-	_ = srv.Close() // closes what closeAll closes, too
 	n := s.listener.closeAll()
+	_ = srv.Close() // what is left in it is closed already
 	s.cfg.Logger.WarnContext(ctx, "requests were cut", "grace", s.cfg.DrainGrace, "connections", n)
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), afterCut)
 	defer cancelLast()
@@ -134,7 +143,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			})
 			return
 		}
-		x, r := newExchange(w, r, s.cfg)
+		x, r := newExchange(w, r, s.cfg, s.draining)
 		defer x.finish()
 		defer s.recovered(x, r)
 		next.ServeHTTP(x, r)

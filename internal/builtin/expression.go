@@ -5,11 +5,12 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 	"github.com/tidwall/gjson"
+
+	"github.com/hozo-dev/hozo/internal/manifest"
 )
 
 // fields is what expressions read of an event: a tree of member names. A node without children is wanted whole.
@@ -17,7 +18,7 @@ type fields map[string]fields
 
 // compileWhen compiles a condition over an event's fields.
 func compileWhen(when string) (*vm.Program, error) {
-	return expr.Compile(when, expr.AsBool(), expr.Env(map[string]any{}), expr.AllowUndefinedVariables())
+	return manifest.CompileCondition(when)
 }
 
 // fieldsOf finds the fields that a condition reads, and false when that cannot be said from its text alone.

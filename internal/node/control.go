@@ -20,8 +20,8 @@ const maxRequest = 1 << 20
 
 // control serves the node's API over HTTP on a unix socket. Whoever may open the socket is the user who runs the project.
 type control struct {
-	node   *Node
-	ready  chan struct{}
+	node  *Node
+	ready chan struct{}
 }
 
 func (c *control) Ready() <-chan struct{} { return c.ready }

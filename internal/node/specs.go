@@ -179,4 +179,3 @@ func identity(s manifest.Service) (uid, gid *uint32, groups []uint32, err error)
 	}
 	return uid, gid, groups, err
 }
-

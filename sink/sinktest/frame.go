@@ -1,7 +1,9 @@
 package sinktest
 
 import (
+	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -76,4 +78,24 @@ func (m message) Metadata() (*jetstream.MsgMetadata, error) {
 		Sequence:  jetstream.SequencePair{Stream: m.seq, Consumer: m.seq},
 		Timestamp: time.Unix(int64(m.seq), 0),
 	}, nil
+}
+
+// noise returns frames that hardly compress.
+func noise(first, last uint64) sink.Batch {
+	b := sink.Batch{Source: stream}
+	for seq := first; seq <= last; seq++ {
+		b.Frames = append(b.Frames, Frame(stream, seq, wire.CodecZstd, []byte(noiseEvents(seq, seq)[0])))
+	}
+	return b
+}
+
+func noiseEvents(first, last uint64) []string {
+	var all []string
+	for seq := first; seq <= last; seq++ {
+		random := rand.NewChaCha8([32]byte{byte(seq), byte(seq >> 8)})
+		pad := make([]byte, 1500)
+		_, _ = random.Read(pad) // never fails
+		all = append(all, fmt.Sprintf(`{"n":%d,"pad":"%s"}`, seq, base64.StdEncoding.EncodeToString(pad)))
+	}
+	return all
 }

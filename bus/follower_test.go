@@ -1,0 +1,269 @@
+package bus_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+var sinkSource = wire.Source{Stream: "events.raw", Durable: "store", Ordered: true}
+
+func sinkConn(t testing.TB, b *testkit.TestBroker) *bus.Conn {
+	return dial(t, b, wire.Grant{Service: "store", Consumes: []wire.Source{sinkSource}})
+}
+
+func follow(t testing.TB, c *bus.Conn, src wire.Source, after uint64) *bus.Follower {
+	t.Helper()
+	f, err := c.Follow(testkit.Context(t), src, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+// read takes n frames and checks that their sequences follow each other from first.
+func read(t testing.TB, f *bus.Follower, first, n uint64) {
+	t.Helper()
+	for seq := first; seq < first+n; seq++ {
+		frame, err := f.Next(testkit.Context(t))
+		if err != nil {
+			t.Fatalf("frame %d: %v", seq, err)
+		}
+		if frame.Seq != seq {
+			t.Fatalf("frame %d came, want %d", frame.Seq, seq)
+		}
+	}
+}
+
+func ackFloor(t testing.TB, b *testkit.TestBroker) func() uint64 {
+	return func() uint64 {
+		c, err := b.JS.Consumer(testkit.Context(t), "events_raw", "store")
+		if err != nil {
+			return 0
+		}
+		return c.CachedInfo().AckFloor.Stream
+	}
+}
+
+func TestFollowerReadsInOrderFromItsWatermark(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := sinkConn(t, b)
+	fill(t, producer(t, b), "events.raw", 1000, 1)
+	f := follow(t, c, sinkSource, 0)
+	read(t, f, 1, 700)
+	if got := f.Pending(); got != 300 {
+		t.Errorf("%d frames pending, want 300", got)
+	}
+	if err := f.Commit(testkit.Context(t), 500); err != nil {
+		t.Fatal(err)
+	}
+	floor := ackFloor(t, b)
+	testkit.Eventually(t, func() bool { return floor() == 500 }, "the broker knows the position")
+	f.Close()
+	for _, after := range []uint64{500, 650, 10} { // as committed; ahead of it; behind it
+		g := follow(t, c, sinkSource, after)
+		read(t, g, after+1, 1000-after)
+		g.Close()
+	}
+}
+
+func TestFollowerKeepsAConsumerThatStandsAtItsWatermark(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := sinkConn(t, b)
+	fill(t, producer(t, b), "events.raw", 10, 1)
+	f := follow(t, c, sinkSource, 0)
+	read(t, f, 1, 10)
+	if err := f.Commit(testkit.Context(t), 10); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	floor := ackFloor(t, b)
+	testkit.Eventually(t, func() bool { return floor() == 10 }, "the broker knows the position")
+	created := func() string {
+		info, err := b.JS.Consumer(testkit.Context(t), "events_raw", "store")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.CachedInfo().Created.String()
+	}
+	before := created()
+	fill(t, producer(t, b), "events.raw", 5, 1)
+	read(t, follow(t, c, sinkSource, 10), 11, 5)
+	if after := created(); after != before {
+		t.Errorf("the consumer was made anew at %s", after)
+	}
+}
+
+func TestFollowerStartsOverWhenItsConsumerIsDeleted(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := sinkConn(t, b)
+	p := producer(t, b)
+	fill(t, p, "events.raw", 20, 1)
+	f := follow(t, c, sinkSource, 0)
+	read(t, f, 1, 20)
+	if err := f.Commit(testkit.Context(t), 5); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.JS.DeleteConsumer(testkit.Context(t), "events_raw", "store"); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, p, "events.raw", 10, 1)
+	read(t, f, 21, 10)
+	// The new consumer stands at what was committed, not at what was read: the broker may drop what is before it.
+	floor := ackFloor(t, b)
+	if got := floor(); got != 5 {
+		t.Errorf("the broker thinks that %d frames are done with, want 5", got)
+	}
+	if err := f.Commit(testkit.Context(t), 30); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, func() bool { return floor() == 30 }, "the broker knows the position")
+}
+
+func TestFollowerReadsOnlyItsSubjects(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	for _, subjects := range [][]string{{"events.raw.eu"}, {"events.raw.eu", "events.raw.us.>"}} {
+		src := wire.Source{Stream: "events.raw", Durable: "filter", Ordered: true, Subjects: subjects}
+		c := dial(t, b, wire.Grant{Service: "filter", Consumes: []wire.Source{src}})
+		p := producer(t, b)
+		for _, subject := range []string{"events.raw.eu", "events.raw.asia", "events.raw.us.ny", "events.raw"} {
+			fill(t, p, subject, 1, 1)
+		}
+		f := follow(t, c, src, 0)
+		for _, want := range []string{"events.raw.eu", "events.raw.us.ny"}[:len(subjects)] {
+			frame, err := f.Next(testkit.Context(t))
+			if err != nil || frame.Subject != want {
+				t.Fatalf("frame on %v, %v, want %s", frame, err, want)
+			}
+		}
+		f.Close()
+	}
+}
+
+func TestFollowerGoesOnBehindADamagedFrame(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := sinkConn(t, b)
+	p := producer(t, b)
+	if _, err := p.PublishFrame(testkit.Context(t), "events.raw", nil, []byte("HZF1 and nonsense")); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, p, "events.raw", 1, 1)
+	f := follow(t, c, sinkSource, 0)
+	frame, err := f.Next(testkit.Context(t))
+	if fault.Code(err) != bus.CodeBadFrame || frame == nil || frame.Seq != 1 {
+		t.Fatalf("the damaged frame gave %v, %v", frame, err)
+	}
+	if data, err := frame.Event(0); err != nil || string(data) != "HZF1 and nonsense" {
+		t.Errorf("its bytes are %q, %v", data, err)
+	}
+	read(t, f, 2, 1)
+}
+
+func TestFollowerTellsAStreamThatWasMadeAnew(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := sinkConn(t, b)
+	fill(t, producer(t, b), "events.raw", 3, 1)
+	if _, err := c.Follow(testkit.Context(t), sinkSource, 4); fault.Code(err) != bus.CodeStreamReset {
+		t.Errorf("error is %v, want %s", err, bus.CodeStreamReset)
+	}
+}
+
+func TestFollowerGoesOnBehindAGap(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := sinkConn(t, b)
+	fill(t, producer(t, b), "events.raw", 20, 1)
+	stream, err := b.JS.Stream(testkit.Context(t), "events_raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(testkit.Context(t), jetstream.WithPurgeSequence(11)); err != nil {
+		t.Fatal(err)
+	}
+	read(t, follow(t, c, sinkSource, 5), 11, 10)
+}
+
+func TestFollowerIsInOrderOverBrokerRestarts(t *testing.T) {
+	t.Parallel()
+	b := testkit.BrokerProcess(t)
+	c := sinkConn(t, b)
+	p := newPublisher(t, producer(t, b), "events.raw", bus.PublisherConfig{FrameBytes: 1})
+	const n, kills = 1500, 3
+	want := newLedger(n)
+	var wg sync.WaitGroup
+	published := make(chan int, n) // one slot an event
+	wg.Go(func() {
+		for i := range n {
+			if _, err := p.Publish(testkit.Context(t), encoded(t, item{N: i})); err != nil {
+				t.Errorf("publish %d: %v", i, err)
+				return
+			}
+			published <- i
+		}
+	})
+	f := follow(t, c, sinkSource, 0)
+	wg.Go(func() {
+		for i := range kills {
+			for testkit.Wait(t, published) < (i+1)*n/(kills+1) {
+			}
+			b.Kill(t)
+			b.Start(t)
+		}
+	})
+	last := uint64(0)
+	for len(want.seen) < n {
+		frame, err := f.Next(testkit.Context(t))
+		if err != nil {
+			t.Fatalf("after frame %d: %v", last, err)
+		}
+		if frame.Seq != last+1 {
+			t.Fatalf("frame %d came after %d", frame.Seq, last)
+		}
+		last = frame.Seq
+		if last%50 == 0 {
+			if err := f.Commit(testkit.Context(t), last); err != nil {
+				t.Fatal(err)
+			}
+		}
+		events, err := frame.Events()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, data := range events {
+			var v item
+			if err := json.Unmarshal(data, &v); err != nil {
+				t.Fatal(err)
+			}
+			want.add(v.N)
+		}
+	}
+	wg.Wait()
+	want.exact(t)
+}
+
+func TestFollowerEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	f := follow(t, sinkConn(t, b), sinkSource, 0)
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(stopped)
+	if _, err := f.Next(ctx); !errors.Is(err, stopped) {
+		t.Errorf("error is %v", err)
+	}
+}
