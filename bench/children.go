@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,7 @@ import (
 type children struct {
 	dir     string // of their logs
 	started []*child
+	waiting sync.WaitGroup // one for each process
 }
 
 type child struct {
@@ -35,7 +37,7 @@ func (c *children) start(name string, env []string, attr *syscall.SysProcAttr, d
 	if err != nil {
 		return fmt.Errorf("open log of %s: %w", name, err)
 	}
-	defer log.Close() // the child has its own
+	defer log.Close()                         // the child has its own
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // stop ends it, in the right order and by the right signal
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = dir, log, log, attr
@@ -48,10 +50,10 @@ func (c *children) start(name string, env []string, attr *syscall.SysProcAttr, d
 	}
 	one := &child{name: name, cmd: cmd, log: path, done: make(chan struct{})}
 	c.started = append(c.started, one)
-	go func() { // stop waits for it
+	c.waiting.Go(func() { // stop waits for it
 		one.err = cmd.Wait()
 		close(one.done)
-	}()
+	})
 	return nil
 }
 
@@ -89,7 +91,7 @@ func (c *children) stop(sig syscall.Signal) error {
 		select {
 		case <-one.done:
 		case <-time.After(5 * time.Second):
-			errs = append(errs, fmt.Errorf("%s did not end within 5s", one.name))
+			errs = append(errs, fmt.Errorf("%s did not end within 5s and was killed", one.name))
 		}
 		for _, p := range below {
 			if p.pid != one.cmd.Process.Pid && parentIs(p.pid, p.parent, 1) {
@@ -99,6 +101,7 @@ func (c *children) stop(sig syscall.Signal) error {
 		_ = one.cmd.Process.Kill()
 		<-one.done
 	}
+	c.waiting.Wait()
 	c.started = nil
 	return errors.Join(errs...)
 }
@@ -131,8 +134,8 @@ func tail(path string) string {
 }
 
 // freePort is a loopback port that nobody listens on now.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func freePort(ctx context.Context) (int, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}

@@ -78,13 +78,13 @@ type report struct {
 // row is one contender.
 type row struct {
 	Name       string `json:"name"`
-	Durability string `json:"durability"`       // what an acknowledgement and a stored event survive
-	MBps       sample `json:"mb_per_s"`         // of 10^6 event bytes, from the first request to the last event stored
-	Events     sample `json:"events_per_s"`     //
-	Accept     sample `json:"accept_mb_per_s"`  // until the last request was answered
-	CPU        sample `json:"cpu_s_per_gb"`     // user and system, of the contender's whole process tree
+	Durability string `json:"durability"`        // what an acknowledgement and a stored event survive
+	MBps       sample `json:"mb_per_s"`          // of 10^6 event bytes, from the first request to the last event stored
+	Events     sample `json:"events_per_s"`      //
+	Accept     sample `json:"accept_mb_per_s"`   // until the last request was answered
+	CPU        sample `json:"cpu_s_per_gb"`      // user and system, of the contender's whole process tree
 	Generator  sample `json:"load_cpu_s_per_gb"` // of this process meanwhile
-	Others     sample `json:"others_cpu_share"` // of one core, used meanwhile by the contenders that had nothing to do
+	Others     sample `json:"others_cpu_share"`  // of one core, used meanwhile by the contenders that had nothing to do
 }
 
 // ratio compares ours with a peer or a figure; higher is better.

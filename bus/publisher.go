@@ -249,13 +249,13 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 		events := uint64(g.builder.Len())
 		p.conn.counters.AddOut(p.subject, events, uint64(g.builder.RawBytes())-events) // without the newlines
 	}
-	close(g.done)
-	p.window.Release(g.weight)
 	g.builder.Reset()
 	p.spare.Put(g.builder)
+	p.window.Release(g.weight)
 	p.mu.Lock()
-	p.inFlight--
+	p.inFlight-- // before anybody hears of it, so that who comes next does not wait for company in vain
 	p.mu.Unlock()
+	close(g.done)
 }
 
 func (p *Publisher) storeFrame(ctx context.Context, b *Builder) ([]uint64, error) {

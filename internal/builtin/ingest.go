@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,7 +94,6 @@ func newIngest(conn *bus.Conn, cfg manifest.Ingest) (*ingest, error) {
 	default:
 		in.only = nil
 	}
-	conn.Counters().SetWorkers(runtime.GOMAXPROCS(0))
 	return in, nil
 }
 

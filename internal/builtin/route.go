@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/wire"
 	"github.com/tidwall/gjson"
 )
 
@@ -65,6 +68,21 @@ func newRouter(cfg manifest.RouteBy) (*router, error) {
 	return r, errors.Join(errs...)
 }
 
+// topics returns what a router reads: the topic of each stream, or of the one subject of it, that the grant names.
+func topics(g wire.Grant) []bus.Topic[[]byte] {
+	var all []bus.Topic[[]byte]
+	for _, src := range g.Consumes {
+		switch {
+		case src.Stream == wire.RetryStream: // stages read it beside their own
+		case len(src.Subjects) == 1:
+			all = append(all, bus.NewTopic[[]byte](strings.TrimSuffix(src.Subjects[0], ".>")))
+		default:
+			all = append(all, bus.NewTopic[[]byte](src.Stream))
+		}
+	}
+	return all
+}
+
 // handle is the stage's handler.
 func (r *router) handle(_ context.Context, e bus.Event[[]byte], out *bus.Out) error {
 	subject, err := r.subject(e.Data)
@@ -108,8 +126,6 @@ func (r *router) fill(ev *evaluation, event []byte) {
 		return
 	}
 	if all, ok := gjson.Parse(text).Value().(map[string]any); ok {
-		for name, value := range all {
-			ev.env[name] = value
-		}
+		maps.Copy(ev.env, all)
 	}
 }

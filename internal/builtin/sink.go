@@ -60,6 +60,5 @@ func newSinks(conn *bus.Conn, target sink.Target, cfg sink.Config, logger *slog.
 			Code: "sink/no-source", Kind: fault.Misuse, What: "the sink consumes nothing", Fix: "add consumes: [NAME OF A STREAM] to the service",
 		}
 	}
-	conn.Counters().SetWorkers(len(sinks))
 	return sinks, nil
 }

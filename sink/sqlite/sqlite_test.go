@@ -52,7 +52,7 @@ func TestFullDiskDelaysAndLosesNothing(t *testing.T) {
 
 func query[T any](t testing.TB, path, q string) []T {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+strings.ReplaceAll(path, "?", "%3f")+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestColumnsHoldTheValuesOfTheirPaths(t *testing.T) {
 		for _, col := range []string{"select", "item", "odd", "missing", "whole"} {
 			parts = append(parts, fmt.Sprintf(`typeof("%s") || '/' || coalesce("%s", '')`, col, col))
 		}
-		got := query[string](t, "file:"+strings.ReplaceAll(path, "?", "%3f"), `SELECT `+strings.Join(parts, "||' '||")+fmt.Sprintf(` FROM "order" WHERE seq = %d`, i+1))
+		got := query[string](t, path, `SELECT `+strings.Join(parts, "||' '||")+fmt.Sprintf(` FROM "order" WHERE seq = %d`, i+1))
 		if !slices.Equal(got, []string{c.want}) {
 			t.Errorf("%s gives %q, want %q", c.event, got, c.want)
 		}

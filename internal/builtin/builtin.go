@@ -1,0 +1,118 @@
+package builtin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/hozo-dev/hozo"
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/web"
+	"golang.org/x/sync/errgroup"
+)
+
+// Run runs the built-in service called name, ingest, route or sink, until ctx ends. Its settings are the Config of the
+// grant that the environment names. It returns nil after an asked-for stop; what a person must mend comes as a fault.
+func Run(ctx context.Context, name string) error {
+	parts := map[string]func(*hozo.Service) ([]hozo.Part, error){
+		"ingest": ingestParts, "route": routeParts, "sink": sinkParts,
+	}[name]
+	if parts == nil {
+		return &fault.Error{
+			Code: "builtin/unknown", Kind: fault.Misuse, What: fmt.Sprintf("there is no built-in service %q", name),
+			Fix: "use ingest, route or sink",
+		}
+	}
+	return hozo.Run(ctx, hozo.With(func(s *hozo.Service) ([]hozo.Part, error) {
+		if s.Conn() == nil {
+			_, err := bus.FromEnv(ctx, s.Logger()) // there is no grant: it says so at once
+			return nil, err
+		}
+		return parts(s)
+	}))
+}
+
+// settings reads the grant's Config into T; without one it is the zero T.
+func settings[T any](conn *bus.Conn) (T, error) {
+	var cfg T
+	raw := conn.Grant().Config
+	if len(raw) == 0 {
+		return cfg, nil
+	}
+	if err := json.Unmarshal(raw, &cfg); err != nil {
+		return cfg, fmt.Errorf("decode settings of service %s: %w", conn.Grant().Service, err)
+	}
+	return cfg, nil
+}
+
+func ingestParts(s *hozo.Service) ([]hozo.Part, error) {
+	cfg, err := settings[manifest.Ingest](s.Conn())
+	if err != nil {
+		return nil, err
+	}
+	in, err := newIngest(s.Conn(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	return []hozo.Part{
+		workers(runtime.GOMAXPROCS(0)),
+		hozo.HTTP(in, web.Config{MaxBody: in.bodies.limit + bodyRoom, Ready: in.ready}),
+	}, nil
+}
+
+func routeParts(s *hozo.Service) ([]hozo.Part, error) {
+	cfg, err := settings[manifest.RouteBy](s.Conn())
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRouter(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var parts []hozo.Part
+	for _, topic := range topics(s.Conn().Grant()) {
+		parts = append(parts, hozo.Stage(topic, r.handle))
+	}
+	if len(parts) == 0 {
+		return nil, &fault.Error{
+			Code: "route/no-source", Kind: fault.Misuse, What: "the router consumes nothing", Fix: "add consumes: [NAME OF A STREAM] to the service",
+		}
+	}
+	return parts, nil
+}
+
+func sinkParts(s *hozo.Service) ([]hozo.Part, error) {
+	cfg, err := settings[manifest.Target](s.Conn())
+	if err != nil {
+		return nil, err
+	}
+	return []hozo.Part{hozo.Func("sink", func(ctx context.Context, s *hozo.Service) error {
+		target, sinkCfg, err := openTarget(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		sinks, err := newSinks(s.Conn(), target, sinkCfg, s.Logger())
+		if err != nil {
+			return errors.Join(err, target.Close())
+		}
+		s.Conn().Counters().SetWorkers(len(sinks))
+		group, ctx := errgroup.WithContext(ctx)
+		for _, one := range sinks {
+			group.Go(func() error { return one.Run(ctx) })
+		}
+		return errors.Join(group.Wait(), target.Close())
+	})}, nil
+}
+
+// workers tells, once the service is put together, how many workers are busy when it is saturated.
+func workers(n int) hozo.Part {
+	return hozo.Func("workers", func(ctx context.Context, s *hozo.Service) error {
+		s.Conn().Counters().SetWorkers(n)
+		<-ctx.Done()
+		return nil
+	})
+}
