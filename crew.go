@@ -95,18 +95,19 @@ func (s *Service) build(parts []Part, grace time.Duration) (members []member, er
 // run starts the members, waits for the end and stops them.
 func (c *crew) run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	if c.start(ctx, &wg) {
+	ended, ok := c.start(ctx, &wg)
+	if ok {
 		c.service.phase.Store(int32(running))
 		c.tell(sdnotify.Ready)
 		c.service.log.InfoContext(ctx, "service is ready")
 		select {
 		case <-ctx.Done():
-		case <-c.ended:
+		case ended = <-c.ended:
 		}
 	}
 	c.service.phase.Store(int32(stopping))
 	c.tell(sdnotify.Stopping)
-	c.service.log.InfoContext(ctx, "service is stopping", "cause", context.Cause(ctx), "grace", c.grace)
+	c.service.log.InfoContext(ctx, "service is stopping", "cause", cause(ctx, ended), "grace", c.grace)
 	deadline := time.NewTimer(c.grace - goodbye(c.grace)/2)
 	defer deadline.Stop()
 	if !c.stop(deadline.C) {
@@ -116,11 +117,20 @@ func (c *crew) run(ctx context.Context) error {
 	return c.result()
 }
 
-// start starts the members one after the other; false means that the service should stop.
-func (c *crew) start(ctx context.Context, wg *sync.WaitGroup) bool {
+// cause says why the service stops: because a member ended, or because it was asked to.
+func cause(ctx context.Context, ended *active) string {
+	if ended != nil {
+		return ended.name + " ended"
+	}
+	return context.Cause(ctx).Error()
+}
+
+// start starts the members one after the other. When it is not ok the service should stop, because of the member that
+// ended or because of ctx.
+func (c *crew) start(ctx context.Context, wg *sync.WaitGroup) (ended *active, ok bool) {
 	for _, m := range c.members {
 		if ctx.Err() != nil {
-			return false
+			return nil, false
 		}
 		// Members outlive ctx until it is their turn to stop, so their contexts only inherit its values.
 		memberCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -132,13 +142,13 @@ func (c *crew) start(ctx context.Context, wg *sync.WaitGroup) bool {
 		})
 		select {
 		case <-m.runner.Ready():
-		case <-c.ended:
-			return false
+		case early := <-c.ended:
+			return early, false
 		case <-ctx.Done():
-			return false
+			return nil, false
 		}
 	}
-	return true
+	return nil, true
 }
 
 // stop stops the members, the last layers first. It returns false when the deadline came before they had returned.

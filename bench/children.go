@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -38,7 +39,7 @@ func (c *children) start(name string, env []string, attr *syscall.SysProcAttr, d
 		return fmt.Errorf("open log of %s: %w", name, err)
 	}
 	defer log.Close()                         // the child has its own
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // stop ends it, in the right order and by the right signal
+	cmd := exec.Command(argv[0], argv[1:]...) // stop ends it, in the right order and by the right signal
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = dir, log, log, attr
 	if cmd.SysProcAttr == nil {
@@ -71,7 +72,7 @@ func (c *children) alive() error {
 	for _, one := range c.started {
 		select {
 		case <-one.done:
-			return fmt.Errorf("%s ended (%v): %s", one.name, one.err, tail(one.log))
+			return fmt.Errorf("%s ended (%w): %s", one.name, one.err, tail(one.log))
 		default:
 		}
 	}
@@ -81,8 +82,7 @@ func (c *children) alive() error {
 // stop ends the processes in reverse order: politely with sig, and with everything below them after five seconds.
 func (c *children) stop(sig syscall.Signal) error {
 	var errs []error
-	for i := len(c.started) - 1; i >= 0; i-- {
-		one := c.started[i]
+	for _, one := range slices.Backward(c.started) {
 		below, err := tree([]int{one.cmd.Process.Pid}) // known before its end hands them to init
 		if err != nil {
 			below = nil // it is gone already
@@ -116,12 +116,7 @@ func parentIs(pid int, parents ...int) bool {
 	if err != nil {
 		return false
 	}
-	for _, parent := range parents {
-		if p.parent == parent {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(parents, p.parent)
 }
 
 // tail is the end of a log, for an error.

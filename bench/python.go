@@ -82,16 +82,13 @@ func (p *python) startPrograms(ctx context.Context) error {
 		"PEER_REDIS=" + p.redis.url(), "PEER_DATABASE=" + p.postgres.url(),
 		"PYTHONDONTWRITEBYTECODE=1", "C_FORCE_ROOT=1", // Celery as root, like the rest of a benchmark that root runs
 	}
-	celery := func(name string) []string {
-		return []string{"-m", "celery", "-A", "tasks", "worker", "--pool", "solo", "--hostname", name, "--loglevel", "WARNING",
-			"--without-gossip", "--without-mingle", "--without-heartbeat"}
-	}
 	for _, program := range []struct {
 		name string
 		argv []string
 	}{
-		{"celery-1", celery("one")},
-		{"celery-2", celery("two")},
+		// Two workers, as many as the classifiers: on two cores a third only waits.
+		{"celery", []string{"-m", "celery", "-A", "tasks", "worker", "--concurrency", "2", "--loglevel", "WARNING",
+			"--without-gossip", "--without-mingle", "--without-heartbeat"}},
 		{"route", []string{"route.py"}},
 		{"enrich", []string{"enrich.py"}},
 		{"classify-1", []string{"classify.py"}},

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hozo-dev/hozo/fault"
-	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 )
@@ -100,8 +99,6 @@ type Server struct {
 	panics  quiet
 	ready   chan struct{}
 }
-
-var _ lifecycle.Runner = (*Server)(nil)
 
 // Serve returns a Server that answers with fn. An error of fn goes to the asker; a fault keeps its code and fix.
 func (c Call[Req, Resp]) Serve(conn *Conn, fn func(ctx context.Context, req Req) (Resp, error), cfg ServeConfig) *Server {

@@ -39,26 +39,27 @@ func compress(dst []byte, codec wire.Codec, raw []byte) []byte {
 	return enc.EncodeAll(raw, dst)
 }
 
-// decompress returns the size bytes that payload holds, in buf when it is large enough.
-func decompress(buf []byte, codec wire.Codec, payload []byte, size int) ([]byte, error) {
+// decompress returns the size bytes that payload holds, in buf when that is large enough, and the buffer to use the
+// next time.
+func decompress(buf []byte, codec wire.Codec, payload []byte, size int) (raw, next []byte, err error) {
 	if codec == wire.CodecNone {
-		return payload, nil
+		return payload, buf, nil
 	}
 	dec, err := zstdDecoder()
 	if err != nil {
 		panic(fmt.Sprintf("bus: internal error: zstd decoder: %v", err)) // only wrong options can fail
 	}
 	if cap(buf) < size {
-		buf = make([]byte, 0, size)
+		buf = make([]byte, 0, size+size/8) // frames of one stream differ by a few events
 	}
-	raw, err := dec.DecodeAll(payload, buf[:0:size])
+	raw, err = dec.DecodeAll(payload, buf[:0:size])
 	if err != nil {
-		return nil, fmt.Errorf("%w: decompress: %w", wire.ErrFrame, err)
+		return nil, buf, fmt.Errorf("%w: decompress: %w", wire.ErrFrame, err)
 	}
 	if len(raw) != size {
-		return nil, fmt.Errorf("%w: payload is %d bytes decompressed, header says %d", wire.ErrFrame, len(raw), size)
+		return nil, buf, fmt.Errorf("%w: payload is %d bytes decompressed, header says %d", wire.ErrFrame, len(raw), size)
 	}
-	return raw, nil
+	return raw, buf, nil
 }
 
 // codecOf reads the manifest's word for a route's compression; zstd is the default.

@@ -11,6 +11,7 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -171,6 +172,34 @@ func TestFollowerGoesOnBehindADamagedFrame(t *testing.T) {
 		t.Errorf("its bytes are %q, %v", data, err)
 	}
 	read(t, f, 2, 1)
+}
+
+// TestFrameThatInflatesBeyondItsHeaderIsRefused: the reader's memory is bounded by what the header says.
+func TestFrameThatInflatesBeyondItsHeaderIsRefused(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb := enc.EncodeAll(make([]byte, 64<<20), nil)
+	p := producer(t, b)
+	frame := wire.AppendFrame(nil, wire.CodecZstd, []uint32{9}, 10, bomb)
+	if _, err := p.PublishFrame(testkit.Context(t), "events.raw", nil, frame); err != nil {
+		t.Fatal(err)
+	}
+	f, err := follow(t, sinkConn(t, b), sinkSource, 0).Next(testkit.Context(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Event(0); fault.Code(err) != bus.CodeBadFrame {
+		t.Errorf("its event gives %v", err)
+	}
+	// A stage parks it and goes on.
+	fill(t, p, "events.raw", 5, 5)
+	start(t, newStage(t, dial(t, b, workerGrant()), rawTopic, copyItem, bus.StageConfig{}))
+	settled(t, b, "events.raw", "worker")
+	items(t, b, "events.done", 5).exact(t)
 }
 
 func TestFollowerTellsAStreamThatWasMadeAnew(t *testing.T) {

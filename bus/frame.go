@@ -27,7 +27,7 @@ type Frame struct {
 	framed  bool
 	raw     []byte // decompressed payload, once asked for
 	decoded bool
-	scratch []byte // where to decompress, when somebody lends a buffer
+	scratch []byte // where to decompress; a Stage lends its own
 
 	pending uint64 // messages behind this one when it was delivered
 }
@@ -137,7 +137,8 @@ func (f *Frame) decode() error {
 	if f.decoded {
 		return nil
 	}
-	raw, err := decompress(f.scratch, f.layout.Codec, f.layout.Payload, f.layout.RawBytes)
+	raw, scratch, err := decompress(f.scratch, f.layout.Codec, f.layout.Payload, f.layout.RawBytes)
+	f.scratch = scratch
 	if err != nil {
 		return f.bad(err)
 	}

@@ -202,3 +202,10 @@ func settled(t testing.TB, b *testkit.TestBroker, stream, durable string) {
 }
 
 const quick = 20 * time.Millisecond
+
+// The long-lived parts fit into the platform's start and stop order.
+var (
+	_ lifecycle.Runner = (*bus.Stage)(nil)
+	_ lifecycle.Runner = (*bus.Server)(nil)
+	_ lifecycle.Runner = (*bus.Publisher)(nil)
+)

@@ -27,7 +27,7 @@ const keptRoutes = 1024
 // safe for concurrent use.
 type Out struct {
 	conn   *Conn
-	source string // <JetStream stream>:<sequence> of the frame in hand
+	source string // <JetStream stream>:<sequence>:<time stored> of the frame in hand
 	origin string // stream:sequence of the frame in hand, for people
 	id     wire.EventID
 
@@ -122,7 +122,9 @@ func (o *Out) beginFrame(source string, f *Frame) {
 	}
 	clear(o.msgs)
 	o.used, o.msgs = o.used[:0], o.msgs[:0]
-	o.source = source + ":" + strconv.FormatUint(f.Seq, 10)
+	// The time is part of the ids because a stream that lost its tail with the power, or was made anew, gives its
+	// sequences a second time, and other events must not pass for repeats of the first ones.
+	o.source = source + ":" + strconv.FormatUint(f.Seq, 10) + ":" + strconv.FormatInt(f.Time.UnixNano(), 36)
 	o.origin = f.Stream + ":" + strconv.FormatUint(f.Seq, 10)
 }
 

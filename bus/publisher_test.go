@@ -303,11 +303,11 @@ func TestBusyIsTheTimeInWhichEveryWorkerWorks(t *testing.T) {
 		var c bus.Counters
 		c.SetWorkers(2)
 		first := c.Working()
-		time.Sleep(time.Second) // synctest's time: one of two works
+		<-time.After(time.Second) // the time of the bubble: one of two works
 		second := c.Working()
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		second()
-		time.Sleep(4 * time.Second)
+		<-time.After(4 * time.Second)
 		first()
 		if got := bus.FullTime(&c); got != 2*time.Second {
 			t.Errorf("every worker was busy for %v, want 2s", got)

@@ -13,12 +13,9 @@ import (
 	"time"
 
 	"github.com/hozo-dev/hozo/fault"
-	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/wire"
 	"golang.org/x/sync/errgroup"
 )
-
-var _ lifecycle.Runner = (*Stage)(nil)
 
 // StageConfig tunes a Stage. The zero value is ready for production.
 type StageConfig struct {

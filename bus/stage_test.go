@@ -37,7 +37,9 @@ func producer(t testing.TB, b *testkit.TestBroker) *bus.Conn {
 	}})
 }
 
-func copyItem(_ context.Context, e bus.Event[item], out *bus.Out) error { return doneTopic.Send(out, e.Value) }
+func copyItem(_ context.Context, e bus.Event[item], out *bus.Out) error {
+	return doneTopic.Send(out, e.Value)
+}
 
 func newStage[T any](t testing.TB, c *bus.Conn, topic bus.Topic[T], fn bus.HandlerFunc[T], cfg bus.StageConfig) *bus.Stage {
 	t.Helper()

@@ -20,8 +20,8 @@ type worker struct {
 	out   *Out
 	raw   []byte // decompressed events
 
-	watch   *time.Timer // ends ctx when a try overruns
-	ctx     context.Context
+	watch   *time.Timer     // ends ctx when a try overruns
+	ctx     context.Context //nolint:containedctx // reused between tries: a context a try would be an allocation an event
 	endCtx  context.CancelCauseFunc
 	overrun error
 }
@@ -96,11 +96,10 @@ func (w *worker) open(h *held) (*Frame, error) {
 		return nil, err
 	}
 	if f.framed {
-		if err := f.decode(); err != nil {
+		err := f.decode()
+		w.raw = f.scratch
+		if err != nil {
 			return nil, err
-		}
-		if f.layout.Codec != wire.CodecNone { // else raw is the message itself
-			w.raw = f.raw
 		}
 	}
 	return f, nil

@@ -105,7 +105,7 @@ func TestStageEnqueuesOncePerEventHoweverOftenItIsHandled(t *testing.T) {
 	w.waitQueued(t, 2)
 
 	tasks := make(chan task.Task[image])
-	stop := runs(t, task.NewWorker(w.conn, kind, func(_ context.Context, got task.Task[image]) error {
+	worker := runs(t, task.NewWorker(w.conn, kind, func(_ context.Context, got task.Task[image]) error {
 		tasks <- got
 		return nil
 	}, task.WorkerConfig{}))
@@ -121,7 +121,7 @@ func TestStageEnqueuesOncePerEventHoweverOftenItIsHandled(t *testing.T) {
 		t.Errorf("tasks were enqueued for %v", paths)
 	}
 	w.waitQueued(t, 0)
-	if err := stop(); err != nil {
+	if err := worker.stop(); err != nil {
 		t.Error(err)
 	}
 }

@@ -79,25 +79,33 @@ func (w *world) join(t *testing.T) *bus.Conn {
 	return conn
 }
 
-// runs runs a worker until stop is called, or to the end of t.
-func runs[T any](t *testing.T, w *task.Worker[T]) (stop func() error) {
+// running is a worker that runs.
+type running struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	err    error
+}
+
+// stop stops the worker and returns what its Run returned.
+func (r *running) stop() error {
+	r.cancel()
+	r.wg.Wait()
+	return r.err
+}
+
+// runs runs a worker to the end of t, or until it is stopped.
+func runs[T any](t *testing.T, w *task.Worker[T]) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	var wg sync.WaitGroup
-	var err error
-	wg.Go(func() { err = w.Run(ctx) })
-	stop = func() error {
-		cancel()
-		wg.Wait()
-		return err
-	}
+	r := &running{cancel: cancel}
+	r.wg.Go(func() { r.err = w.Run(ctx) })
 	t.Cleanup(func() {
-		if err := stop(); err != nil {
+		if err := r.stop(); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	})
 	testkit.Wait(t, w.Ready())
-	return stop
+	return r
 }
 
 // queued counts the tasks in the queue, waiting or in hand.

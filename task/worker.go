@@ -151,7 +151,7 @@ func (w *Worker[T]) doAll(ctx, work context.Context, tasks jetstream.MessagesCon
 	})
 	defer ended()
 	defer tasks.Stop()
-	for {
+	for ctx.Err() == nil { // without Next nothing is on its way here
 		msg, err := tasks.Next()
 		if err != nil {
 			return err
@@ -162,6 +162,7 @@ func (w *Worker[T]) doAll(ctx, work context.Context, tasks jetstream.MessagesCon
 		}
 		w.attempt(work, msg)
 	}
+	return nil
 }
 
 // sleep waits for d; it reports false when ctx ended first.

@@ -198,60 +198,30 @@ func TestAttemptThatOverrunsItsTimeIsRetried(t *testing.T) {
 	}
 }
 
-func TestStopFinishesWhatRunsAndTakesNothingNew(t *testing.T) {
+func TestTaskThatOnlyEverEndsItsWorkerBecomesADeadLetter(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	started, release := make(chan struct{}, 2), make(chan struct{}) // started: both tasks, if the second were taken
-	stop := runs(t, task.NewWorker(w.conn, task.NewKind[image](kindName, quick), func(ctx context.Context, _ task.Task[image]) error {
-		started <- struct{}{}
-		<-release
-		return ctx.Err()
-	}, task.WorkerConfig{Concurrency: 1}))
 	enqueue(t, w, "a.png")
-	testkit.Wait(t, started)
-	enqueue(t, w, "b.png")
-	stopped := make(chan error, 1)
-	go func() { stopped <- stop() }() // ends with the receive below
-	close(release)
-	if err := testkit.Wait(t, stopped); err != nil {
-		t.Error(err)
+	consumer, err := w.JS.Consumer(testkit.Context(t), wire.StreamName(wire.TaskStream), wire.StreamName(kindName))
+	if err != nil {
+		t.Fatal(err)
 	}
-	// The first may have ended before the stop was heard, and the second have been taken.
-	done := int(w.conn.Counters().Tasks.Load())
-	if n := w.queued(t); done < 1 || n != 2-done {
-		t.Errorf("%d tasks are done and %d queued", done, n)
+	for range 2 * quick.Attempts { // six workers that died with it
+		msg, err := consumer.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := msg.Nak(); err != nil {
+			t.Fatal(err)
+		}
 	}
-}
-
-func TestStopGivesBackWhatOutlivesTheGrace(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	started := make(chan task.Task[image], 1)
-	kind := task.NewKind[image](kindName, task.Config{Attempts: 1, Backoff: time.Hour}) // a failure would be final
-	hang := func(ctx context.Context, one task.Task[image]) error {
-		started <- one
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	stop := runs(t, task.NewWorker(w.conn, kind, hang, task.WorkerConfig{DrainGrace: 50 * time.Millisecond}))
-	enqueue(t, w, "a.png")
-	testkit.Wait(t, started)
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-	other := w.join(t)
-	runs(t, task.NewWorker(other, kind, func(_ context.Context, one task.Task[image]) error {
-		started <- one
+	runs(t, task.NewWorker(w.conn, task.NewKind[image](kindName, quick), func(context.Context, task.Task[image]) error {
+		t.Error("the task was run")
 		return nil
 	}, task.WorkerConfig{}))
-	begin := time.Now()
-	if one := testkit.Wait(t, started); one.Attempt != 2 {
-		t.Errorf("given back: %+v", one)
+	if got := w.waitDead(t).Header.Get(wire.HeaderCode); got != task.CodeInterrupted {
+		t.Errorf("code = %s", got)
 	}
-	if waited := time.Since(begin); waited > 4*time.Second {
-		t.Errorf("the task came back after %v: it was not given back but missed", waited)
-	}
-	w.waitQueued(t, 0)
 }
 
 func TestTasksSurviveAKilledBroker(t *testing.T) {

@@ -24,16 +24,10 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 // The drill sends rounds of events while every process of the tree but the keeper is killed with -9 in turn. Afterwards
-// both sinks hold every accepted event exactly once. HOZO_DRILL_KILLS and HOZO_DRILL_EVENTS (a file of NDJSON, gzip or
-// not) make it longer and real; the defaults suit CI.
+// both sinks hold every accepted event exactly once. HOZO_DRILL_KILLS, HOZO_DRILL_ROUNDS and HOZO_DRILL_EVENTS (a file of
+// NDJSON, gzip or not) make it longer and real; the defaults suit CI.
 func TestKillingEverythingInTurnLosesAndDoublesNothing(t *testing.T) {
-	kills := 12
-	if n := os.Getenv("HOZO_DRILL_KILLS"); n != "" {
-		var err error
-		if kills, err = strconv.Atoi(n); err != nil {
-			t.Fatal(err)
-		}
-	}
+	kills, least := fromEnv(t, "HOZO_DRILL_KILLS", 12), fromEnv(t, "HOZO_DRILL_ROUNDS", 5)
 	round := drillEvents(t)
 	stack := startStack(t)
 	ingest := stack.address("ingest", "http")
@@ -43,7 +37,7 @@ func TestKillingEverythingInTurnLosesAndDoublesNothing(t *testing.T) {
 	defer cancel()
 	over := make(chan struct{})
 	done := make(chan error, 1)
-	source := &rounds{lines: round, over: over}
+	source := &rounds{lines: round, over: over, least: least}
 	sender := feed.New("http://"+ingest+"/v1/ingest", feed.Config{BatchBytes: 256 << 10})
 	go func() { done <- sender.Send(ctx, source) }()
 
@@ -78,6 +72,19 @@ func TestKillingEverythingInTurnLosesAndDoublesNothing(t *testing.T) {
 	checkStores(t, stack.dir, source.sent, source.types)
 }
 
+func fromEnv(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
 // drillEvents returns the lines of one round.
 func drillEvents(t *testing.T) [][]byte {
 	t.Helper()
@@ -105,6 +112,7 @@ func drillEvents(t *testing.T) [][]byte {
 type rounds struct {
 	lines [][]byte
 	over  <-chan struct{}
+	least int // rounds to send in any case
 
 	round, line, sent int
 	types             map[string]int
@@ -116,7 +124,7 @@ func (r *rounds) Read(p []byte) (int, error) {
 		if r.line == len(r.lines) {
 			r.line, r.round = 0, r.round+1
 		}
-		if r.line == 0 {
+		if r.line == 0 && r.round >= r.least {
 			select {
 			case <-r.over:
 				return 0, io.EOF

@@ -66,7 +66,7 @@ func measureRoom(store string) (room, error) {
 	if err := unix.Statfs(store, &st); err != nil {
 		return room{}, fmt.Errorf("statfs %s: %w", store, err)
 	}
-	block := int64(st.Bsize)
+	block := st.Bsize
 	r := room{totalBytes: int64(st.Blocks) * block, freeBytes: int64(st.Bavail) * block}
 	err := filepath.WalkDir(store, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {

@@ -137,7 +137,7 @@ func (o *options) drain(l *followed) error {
 		}
 		now, err := os.Stat(l.path)
 		if err != nil {
-			return nil //nolint:nilerr // between rename and create there is no file for a moment
+			return nil // between rename and create there is no file for a moment
 		}
 		open, err := l.file.Stat()
 		if err != nil {
@@ -152,7 +152,7 @@ func (o *options) drain(l *followed) error {
 		}
 		next, err := os.Open(l.path)
 		if err != nil {
-			return nil //nolint:nilerr // as above
+			return nil // as above
 		}
 		l.file.Close()
 		l.file = next

@@ -137,7 +137,7 @@ func (o *options) startKeeper(state string, m *manifest.Manifest) (<-chan struct
 		return nil, &fault.Error{Code: "cli/no-state", What: "the keeper's log cannot be opened", Where: keeperLog(state), Err: err, Fix: "name another folder with --state"}
 	}
 	defer log.Close()
-	cmd := exec.Command(self, "keeper", "--state", state, "--file", m.Path, "--env", m.Env) //nolint:noctx // it must outlive this command
+	cmd := exec.Command(self, "keeper", "--state", state, "--file", m.Path, "--env", m.Env) // it must outlive this command
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -158,7 +158,7 @@ func (o *options) awaitReady(ctx context.Context, client *node.Client, timeout t
 	err := o.poll(ctx, timeout, func() (bool, error) {
 		snapshot, err := client.Status(ctx)
 		if err != nil {
-			return false, nil //nolint:nilerr // a node that restarts is asked again; the deadline bounds it
+			return false, nil // a node that restarts is asked again; the deadline bounds it
 		}
 		last = snapshot
 		return settled(snapshot), failed(snapshot)

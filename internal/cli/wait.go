@@ -35,7 +35,7 @@ func newWait(o *options) *cobra.Command {
 				return o.poll(cmd.Context(), timeout, func() (bool, error) {
 					s, err := client.Status(cmd.Context())
 					if err != nil {
-						return false, nil //nolint:nilerr // a node that restarts is asked again; the deadline bounds it
+						return false, nil // a node that restarts is asked again; the deadline bounds it
 					}
 					behind = firstBehind(s)
 					return behind == "", failed(s)

@@ -71,7 +71,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer state.release()
+	defer func() { _ = state.release() }() // the process ends with it
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become child subreaper: %w", err)
 	}
@@ -101,7 +101,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if k.notifier, err = newNotifier(k.cfg.State); err != nil {
 		return err
 	}
-	defer k.notifier.close()
+	defer func() { _ = k.notifier.close() }() // the process ends with it
 	listener, err := listenPrivate("unix", SocketPath(k.cfg.State))
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for clients: %w", err), k.notifier.close())

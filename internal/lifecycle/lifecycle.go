@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -82,9 +83,9 @@ func (g *Group) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
-	for i := len(started) - 1; i >= 0; i-- {
-		started[i].cancel(ErrStopped)
-		<-started[i].done
+	for _, r := range slices.Backward(started) {
+		r.cancel(ErrStopped)
+		<-r.done
 	}
 	wg.Wait()
 	return errors.Join(errs...)

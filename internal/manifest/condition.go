@@ -77,8 +77,7 @@ func (f *names) Visit(n *ast.Node) {
 }
 
 func conditionError(err error) error {
-	var at *file.Error
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*file.Error](err); ok {
 		return &ConditionError{max(1, at.Line), at.Column + 1, at.Message}
 	}
 	return &ConditionError{1, 1, err.Error()}

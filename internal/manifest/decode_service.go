@@ -46,10 +46,10 @@ func command() shape[[]string] {
 			schema{"type": "array", "minItems": 1, "items": schema{"type": []any{"string", "number", "boolean"}}},
 		}},
 		func(d *decoder, n *node, path string, into *[]string) {
-			switch {
-			case n.kind == kindList:
+			switch n.kind {
+			case kindList:
 				d.words(n, path, into)
-			case n.kind == kindText || n.kind == kindBool: // true is a program
+			case kindText, kindBool: // true is a program
 				d.line(n, path, into)
 			default:
 				d.add(n.at, "bad-type", fmt.Sprintf("%s must be a command or a list of words, not %s", path, n), "write ./program --flag, or [./program, --flag]")

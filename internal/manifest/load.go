@@ -32,8 +32,7 @@ func unreadable(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		fix = "write it, or name another with --file"
 	}
-	var inner *fs.PathError
-	if errors.As(err, &inner) {
+	if inner, ok := errors.AsType[*fs.PathError](err); ok {
 		err = inner.Err
 	}
 	return &fault.Error{Code: "manifest/unreadable", Kind: fault.Misuse, What: "the manifest cannot be read", Where: path, Fix: fix, Err: err}

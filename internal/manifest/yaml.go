@@ -92,8 +92,7 @@ func parseFile(src string, r *report) (file *ast.File) {
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		at, what := position{1, 1}, err.Error()
-		var syntax *yaml.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*yaml.SyntaxError](err); ok {
 			at, what = tokenPlace(syntax.Token), syntax.Message
 		}
 		r.add(at, "syntax", "YAML: "+what, "check the indentation, the quotes and the colons around it")

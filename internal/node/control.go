@@ -47,7 +47,7 @@ func (c *control) Run(ctx context.Context) error {
 		BaseContext: func(net.Listener) context.Context { return base },
 	}
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(l) }()
+	go func() { done <- server.Serve(l) }() // done is read on both ways out
 	close(c.ready)
 	select {
 	case err = <-done:
@@ -61,7 +61,7 @@ func (c *control) Run(ctx context.Context) error {
 	if err := server.Shutdown(grace); err != nil {
 		_ = server.Close() // answers that take longer than a second are cut off
 	}
-	<-done
+	<-done // always http.ErrServerClosed now
 	return nil
 }
 

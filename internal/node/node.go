@@ -245,7 +245,7 @@ func (o *once) Run(ctx context.Context) error {
 	o.Ready() // makes the channel
 	if err := o.do(ctx); err != nil {
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to stop
+			return nil // it was asked to stop
 		}
 		return err
 	}

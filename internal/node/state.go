@@ -100,7 +100,7 @@ func (s state) port() (int, error) {
 	start := (int(offset[0])<<8 | int(offset[1])) % (lastPort - firstPort)
 	for i := range lastPort - firstPort {
 		port := firstPort + (start+i)%(lastPort-firstPort)
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)) //nolint:noctx // a local bind does not block
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)) // a local bind does not block
 		if err != nil {
 			continue
 		}

@@ -1,0 +1,145 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+// group is the events of one frame and what became of them.
+type group struct {
+	builder *Builder
+	full    chan struct{} // closed when it takes no more
+	done    chan struct{} // closed when seqs or err is settled
+	weight  int64         // raw bytes that it holds of the window
+	seqs    []uint64      // one, or one an event when the stream has no frames
+	err     error
+}
+
+// join adds events to the open group, or to a new one, and returns it with the index of the first.
+func (p *Publisher) join(ctx context.Context, events [][]byte, weight int64) (*group, int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, 0, closedFault(p.subject)
+	}
+	if g := p.open; g != nil && g.builder.RawBytes()+int(weight) > p.cfg.FrameBytes {
+		p.cutLocked()
+	}
+	if p.open == nil {
+		p.beginLocked(ctx)
+	}
+	g := p.open
+	first := g.builder.Len()
+	for _, e := range events {
+		g.builder.Add(e) // fits: the size was checked, and FrameBytes is within a frame's limit
+	}
+	g.weight += weight
+	if g.builder.RawBytes() >= p.cfg.FrameBytes || g.builder.Len() >= MaxFrameEvents {
+		p.cutLocked()
+	}
+	return g, first, nil
+}
+
+// beginLocked opens a group and starts the goroutine that stores it.
+func (p *Publisher) beginLocked(ctx context.Context) {
+	b, ok := p.spare.Get().(*Builder)
+	if !ok {
+		b = NewBuilder(p.codec)
+	}
+	g := &group{builder: b, full: make(chan struct{}), done: make(chan struct{})}
+	p.open = g
+	p.inFlight++
+	linger := p.cfg.Linger
+	if p.inFlight == 1 {
+		linger = 0 // nothing under way: company would come too late to help anybody
+	}
+	// The frame belongs to everybody in it, so it outlives the call that began it.
+	ctx = context.WithoutCancel(ctx)
+	p.sending.Go(func() { p.commit(ctx, g, linger) })
+}
+
+// cutLocked sends the open group off.
+func (p *Publisher) cutLocked() {
+	if p.open != nil {
+		close(p.open.full)
+		p.open = nil
+	}
+}
+
+// commit waits for company, stores the group and settles it.
+func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) {
+	if linger > 0 {
+		timer := time.NewTimer(linger)
+		select {
+		case <-timer.C:
+		case <-g.full:
+		}
+		timer.Stop()
+	}
+	p.mu.Lock()
+	if p.open == g {
+		p.cutLocked()
+	}
+	p.mu.Unlock()
+
+	ctx, cancel := context.WithTimeoutCause(ctx, publishPatience,
+		fmt.Errorf("the frame was tried for %v", publishPatience))
+	defer cancel()
+	if p.route.Frames {
+		g.seqs, g.err = p.storeFrame(ctx, g.builder)
+	} else {
+		g.seqs, g.err = p.storeEvents(ctx, g.builder)
+	}
+	if g.err == nil {
+		events := uint64(g.builder.Len())
+		p.conn.counters.AddOut(p.subject, events, uint64(g.builder.RawBytes())-events) // without the newlines
+	}
+	g.builder.Reset()
+	p.spare.Put(g.builder)
+	p.window.Release(g.weight)
+	p.mu.Lock()
+	p.inFlight-- // before anybody hears of it, so that who comes next does not wait for company in vain
+	p.mu.Unlock()
+	close(g.done)
+}
+
+func (p *Publisher) storeFrame(ctx context.Context, b *Builder) ([]uint64, error) {
+	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}
+	ack, err := p.conn.PublishFrame(ctx, p.subject, header, b.Frame())
+	if err != nil {
+		return nil, err
+	}
+	return []uint64{ack.Sequence}, nil
+}
+
+// storeEvents stores each event as a message of its own, all at once, and repeats those that need it.
+func (p *Publisher) storeEvents(ctx context.Context, b *Builder) ([]uint64, error) {
+	msgs := make([]*nats.Msg, b.Len())
+	futures := make([]jetstream.PubAckFuture, b.Len())
+	for i := range msgs {
+		header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}
+		msgs[i] = &nats.Msg{Subject: p.subject, Header: header, Data: b.events.event(i)}
+		futures[i], _ = p.conn.send(msgs[i]) // one that cannot be sent now is tried again below
+	}
+	seqs := make([]uint64, len(msgs))
+	for i, msg := range msgs {
+		var ack *jetstream.PubAck
+		err := error(nil)
+		if futures[i] != nil {
+			ack, err = await(ctx, futures[i])
+		}
+		if futures[i] == nil || (err != nil && retryable(err)) {
+			ack, err = p.conn.PublishFrame(ctx, p.subject, msg.Header, msg.Data)
+		}
+		if err != nil {
+			return nil, err
+		}
+		seqs[i] = ack.Sequence
+	}
+	return seqs, nil
+}

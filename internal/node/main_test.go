@@ -1,0 +1,292 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/hozo-dev/hozo"
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/internal/cli"
+	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/node"
+	"github.com/hozo-dev/hozo/internal/status"
+	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// The test binary is also the hozo binary and the programs of the manifests: the first argument says which.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		if os.Args[1] == "tiny" {
+			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), tiny))
+			return
+		}
+		if os.Args[1] == "idle" {
+			idle()
+			return
+		}
+		os.Exit(cli.Main(context.Background(), cli.OS()))
+	}
+	testkit.Main(m)
+}
+
+// tiny is a service's handler: it takes every event but bad ones.
+func tiny(_ context.Context, e bus.Event[[]byte], _ *bus.Out) error {
+	if strings.HasPrefix(string(e.Data), "bad") {
+		return bus.Reject("tiny/bad", errors.New("it is bad"))
+	}
+	return nil
+}
+
+// idle is an unmodified program: it knows nothing of Hozo and ends when its input does, which is never.
+func idle() { select {} }
+
+const manifestHead = `project: test
+streams:
+  events.raw: { max_bytes: 64MiB }
+services:
+`
+
+// services of the usual manifest; %[1]s is the test binary.
+const manifestServices = `  worker:
+    run: "%[1]s tiny"
+    scale: %[2]d
+    health: notify
+    consumes: [events.raw]
+    restart: { delay: 20ms }
+  feeder:
+    run: "%[1]s idle"
+    publishes: [events.raw]
+`
+
+// project is a project that runs: a keeper process, which runs a node, which runs the rest.
+type project struct {
+	dir, state, file string
+	self             string
+	client           *node.Client
+	keeper           *exec.Cmd
+	ended            chan struct{} // closed when the keeper has ended
+}
+
+func up(t *testing.T, services string, args ...any) *project {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := testkit.TempDir(t)
+	p := &project{dir: dir, state: filepath.Join(dir, "s"), file: filepath.Join(dir, "hozo.yaml"), self: self, ended: make(chan struct{})}
+	p.write(t, manifestHead+fmt.Sprintf(services, append([]any{self}, args...)...))
+	p.client = node.NewClient(p.state)
+	p.keeper = exec.Command(self, "keeper", "--state", p.state, "--file", p.file)
+	log, err := os.Create(filepath.Join(dir, "keeper.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p.keeper.Stdout, p.keeper.Stderr = log, log
+	p.keeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := p.keeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = p.keeper.Wait() // how it ended is the log's affair
+		close(p.ended)
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.showLogs(t)
+		}
+		p.end(t)
+		wg.Wait()
+	})
+	p.await(t, "everything ready", ready)
+	return p
+}
+
+// end stops a project that still runs, by the keeper alone.
+func (p *project) end(t *testing.T) {
+	select {
+	case <-p.ended:
+		return
+	default:
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience) // t's own is over
+	defer cancel()
+	k, err := keeper.Dial(ctx, keeper.SocketPath(p.state))
+	if err == nil {
+		err = k.Shutdown(ctx)
+		defer k.Close()
+	}
+	if err != nil {
+		t.Errorf("end the project: %v", err)
+		_ = p.keeper.Process.Kill()
+	}
+	testkit.Wait(t, p.ended)
+}
+
+func (p *project) write(t *testing.T, manifest string) {
+	t.Helper()
+	if err := os.WriteFile(p.file, []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rewrite puts other services into the manifest and applies it.
+func (p *project) rewrite(t *testing.T, services string, args ...any) ([]string, error) {
+	t.Helper()
+	p.write(t, manifestHead+fmt.Sprintf(services, append([]any{p.self}, args...)...))
+	return p.client.Apply(testkit.Context(t), p.file, "")
+}
+
+func (p *project) showLogs(t *testing.T) {
+	logs, _ := filepath.Glob(filepath.Join(p.state, "logs", "*"))
+	for _, path := range append(logs, filepath.Join(p.dir, "keeper.log")) {
+		if data, err := os.ReadFile(path); err == nil && len(data) > 0 {
+			t.Logf("%s:\n%s", path, data[max(0, len(data)-4000):])
+		}
+	}
+}
+
+// await waits until the status fulfils cond and returns it.
+func (p *project) await(t *testing.T, what string, cond func(status.Snapshot) bool) status.Snapshot {
+	t.Helper()
+	var last status.Snapshot
+	testkit.Eventually(t, func() bool {
+		s, err := p.client.Status(testkit.Context(t))
+		if err == nil {
+			last = s
+		}
+		return err == nil && cond(s)
+	}, what)
+	return last
+}
+
+func (p *project) status(t *testing.T) status.Snapshot {
+	t.Helper()
+	return p.await(t, "a status", func(status.Snapshot) bool { return true })
+}
+
+func ready(s status.Snapshot) bool {
+	total := 0
+	for _, service := range s.Services {
+		if len(service.Instances) != service.Scale {
+			return false
+		}
+		for _, i := range service.Instances {
+			total++
+			if i.State != status.Ready {
+				return false
+			}
+		}
+	}
+	return total > 0 && len(s.Streams) > 0
+}
+
+// pids maps instances to their processes.
+func pids(s status.Snapshot) map[string]int {
+	all := map[string]int{}
+	for _, service := range s.Services {
+		for _, i := range service.Instances {
+			all[i.Name] = i.PID
+		}
+	}
+	return all
+}
+
+func platform(t *testing.T, s status.Snapshot, name string) status.Process {
+	t.Helper()
+	i := slices.IndexFunc(s.Platform, func(p status.Process) bool { return p.Name == name })
+	if i < 0 {
+		t.Fatalf("status shows no %s", name)
+	}
+	return s.Platform[i]
+}
+
+func service(s status.Snapshot, name string) status.Service {
+	for _, one := range s.Services {
+		if one.Name == name {
+			return one
+		}
+	}
+	return status.Service{}
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if pid <= 1 {
+		t.Fatalf("pid %d is nobody's to kill", pid)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatalf("kill %d: %v", pid, err)
+	}
+}
+
+// feed publishes events as the feeder does: with its grant.
+func (p *project) feed(t *testing.T, events ...string) {
+	t.Helper()
+	grant, err := wire.ReadGrant(filepath.Join(p.state, "grants", "feeder.1.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := os.ReadFile(filepath.Join(p.state, "broker", "port"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testkit.Context(t)
+	conn, err := bus.Connect(ctx, bus.Config{Grant: grant, URL: "nats://" + net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(port)))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := conn.Close(ctx); err != nil {
+			t.Errorf("close the feeder: %v", err)
+		}
+	}()
+	topic := bus.NewTopic[[]byte]("events.raw")
+	for _, e := range events {
+		if _, err := topic.Publish(ctx, conn, []byte(e)); err != nil {
+			t.Fatalf("publish %q: %v", e, err)
+		}
+	}
+}
+
+func eventsIn(name string, want uint64) func(status.Snapshot) bool {
+	return func(s status.Snapshot) bool { return service(s, name).Traffic.EventsIn == want }
+}
+
+// processes lists the processes whose command line or environment names text.
+func processes(t *testing.T, text string) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		for _, file := range []string{"cmdline", "environ"} {
+			data, err := os.ReadFile(filepath.Join("/proc", e.Name(), file))
+			if err == nil && strings.Contains(string(data), text) {
+				found = append(found, e.Name()+" "+strings.ReplaceAll(string(data), "\x00", " "))
+				break
+			}
+		}
+	}
+	return found
+}
