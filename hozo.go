@@ -52,6 +52,7 @@ func Main(parts ...Part) {
 // run is Main without the exit.
 func run(parts []Part) int {
 	ctx, stop := context.WithCancelCause(context.Background())
+	defer stop(nil)
 	var watch sync.WaitGroup
 	defer watch.Wait()
 	done := make(chan struct{})

@@ -87,8 +87,10 @@ func (p *python) startPrograms(ctx context.Context) error {
 		argv []string
 	}{
 		// Two workers, as many as the classifiers: on two cores a third only waits.
-		{"celery", []string{"-m", "celery", "-A", "tasks", "worker", "--concurrency", "2", "--loglevel", "WARNING",
-			"--without-gossip", "--without-mingle", "--without-heartbeat"}},
+		{"celery", []string{
+			"-m", "celery", "-A", "tasks", "worker", "--concurrency", "2", "--loglevel", "WARNING",
+			"--without-gossip", "--without-mingle", "--without-heartbeat",
+		}},
 		{"route", []string{"route.py"}},
 		{"enrich", []string{"enrich.py"}},
 		{"classify-1", []string{"classify.py"}},

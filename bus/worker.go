@@ -28,8 +28,10 @@ type worker struct {
 
 func newWorker(s *Stage) *worker {
 	w := &worker{stage: s, try: s.tries(), out: newOut(s.conn)}
-	w.overrun = &fault.Error{Code: CodeTimeout, What: fmt.Sprintf("the handler took longer than %v", s.cfg.Timeout),
-		Fix: "make it faster, hand slow work to a task, or raise the stage's Timeout"}
+	w.overrun = &fault.Error{
+		Code: CodeTimeout, What: fmt.Sprintf("the handler took longer than %v", s.cfg.Timeout),
+		Fix: "make it faster, hand slow work to a task, or raise the stage's Timeout",
+	}
 	return w
 }
 

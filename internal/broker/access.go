@@ -42,8 +42,10 @@ func HashPassword(password string) string {
 // UserOf returns the user that g's instance is on the broker: its credential with the rights that [Rights] gives.
 func UserOf(g wire.Grant) User {
 	publish, subscribe := Rights(g)
-	return User{Name: g.User, PasswordSHA256: HashPassword(g.Password), Publish: publish, Subscribe: subscribe,
-		Respond: len(g.Serves) > 0}
+	return User{
+		Name: g.User, PasswordSHA256: HashPassword(g.Password), Publish: publish, Subscribe: subscribe,
+		Respond: len(g.Serves) > 0,
+	}
 }
 
 // WriteAccess stores access as dir/access.json with mode 0600. A reader, and a crash, see the old file or the new one.

@@ -89,8 +89,10 @@ func New(cfg Config) (*Broker, error) {
 	cfg = cfg.withDefaults()
 	store := filepath.Join(cfg.Dir, "store")
 	if err := os.MkdirAll(store, 0o700); err != nil {
-		return nil, &fault.Error{Code: "broker/store-unusable", What: "the broker's folder cannot be made", Where: store,
-			Fix: "make the folder writable for the user who runs Hozo, or name another one with --state", Err: err}
+		return nil, &fault.Error{
+			Code: "broker/store-unusable", What: "the broker's folder cannot be made", Where: store,
+			Fix: "make the folder writable for the user who runs Hozo, or name another one with --state", Err: err,
+		}
 	}
 	room, err := measureRoom(store)
 	if err != nil {
@@ -213,12 +215,16 @@ func (b *Broker) probe(ctx context.Context) error {
 }
 
 func (b *Broker) startFault(err error) error {
-	return &fault.Error{Code: "broker/no-start", What: "the broker cannot start", Where: b.URL(), Err: err,
-		Fix: "if another program uses the port, stop it, or delete " + filepath.Join(b.cfg.Dir, "port") + " and start the project again"}
+	return &fault.Error{
+		Code: "broker/no-start", What: "the broker cannot start", Where: b.URL(), Err: err,
+		Fix: "if another program uses the port, stop it, or delete " + filepath.Join(b.cfg.Dir, "port") + " and start the project again",
+	}
 }
 
 func (b *Broker) storeFault(err error) error {
-	return &fault.Error{Code: "broker/store-full", What: "the broker's store cannot be written", Err: err,
+	return &fault.Error{
+		Code: "broker/store-full", What: "the broker's store cannot be written", Err: err,
 		Where: filepath.Join(b.cfg.Dir, "store"),
-		Fix:   "free space on that file system, or give the streams a smaller max_bytes; what was acknowledged is kept, and the broker is started again by itself"}
+		Fix:   "free space on that file system, or give the streams a smaller max_bytes; what was acknowledged is kept, and the broker is started again by itself",
+	}
 }

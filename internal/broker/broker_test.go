@@ -72,8 +72,10 @@ func TestRestartKeepsDataAndPositions(t *testing.T) {
 	t.Parallel()
 	b := testkit.Broker(t)
 	b.Declare(t, broker.StreamSpec{Name: "events", MaxBytes: 64 << 20})
-	layout := broker.Layout{Streams: b.Layout().Streams,
-		Consumers: []broker.ConsumerSpec{{Stream: "events", Durable: "reader"}}}
+	layout := broker.Layout{
+		Streams:   b.Layout().Streams,
+		Consumers: []broker.ConsumerSpec{{Stream: "events", Durable: "reader"}},
+	}
 	if err := broker.Provision(testkit.Context(t), b.JS, layout); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +236,8 @@ type running struct {
 func runBroker(t *testing.T, cfg broker.Config) running {
 	t.Helper()
 	if err := broker.WriteAccess(cfg.Dir, broker.Access{Users: []broker.User{
-		{Name: broker.PlatformUser, PasswordSHA256: broker.HashPassword("secret")}}}); err != nil {
+		{Name: broker.PlatformUser, PasswordSHA256: broker.HashPassword("secret")},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Logger = testkit.Logger(t)

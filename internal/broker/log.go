@@ -25,12 +25,15 @@ func newServerLog(logger *slog.Logger) *serverLog {
 func (l *serverLog) Noticef(format string, v ...any) {
 	l.logger.Debug("nats-server", "line", line(format, v))
 }
+
 func (l *serverLog) Warnf(format string, v ...any) {
 	l.logger.Warn("nats-server", "line", line(format, v))
 }
+
 func (l *serverLog) Debugf(format string, v ...any) {
 	l.logger.Debug("nats-server", "line", line(format, v))
 }
+
 func (l *serverLog) Tracef(format string, v ...any) {
 	l.logger.Debug("nats-server", "line", line(format, v))
 }

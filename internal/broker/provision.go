@@ -51,10 +51,12 @@ func provisionStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		_, err = js.CreateStream(ctx, cfg)
 	case err == nil && stream.CachedInfo().Config.Storage != cfg.Storage:
-		return &fault.Error{Code: "broker/storage-change", Kind: fault.Misuse,
+		return &fault.Error{
+			Code: "broker/storage-change", Kind: fault.Misuse,
 			What:  fmt.Sprintf("stream %s cannot move between disk and memory while it holds data", cfg.Subjects[0]),
 			Where: cfg.Subjects[0],
-			Fix:   "keep its durability, or declare a stream with another name"}
+			Fix:   "keep its durability, or declare a stream with another name",
+		}
 	case err == nil && !sameStream(stream.CachedInfo().Config, cfg):
 		_, err = js.UpdateStream(ctx, cfg)
 	}
@@ -62,9 +64,11 @@ func provisionStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.
 		return nil
 	}
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok && isNoRoom(api) {
-		return &fault.Error{Code: "broker/no-room", Kind: fault.Misuse, Err: err, Where: cfg.Subjects[0],
+		return &fault.Error{
+			Code: "broker/no-room", Kind: fault.Misuse, Err: err, Where: cfg.Subjects[0],
 			What: fmt.Sprintf("the streams promise more bytes than the broker may store (%s asks for %d)", cfg.Subjects[0], cfg.MaxBytes),
-			Fix:  "lower max_bytes of some streams, raise broker.store, or free disk space"}
+			Fix:  "lower max_bytes of some streams, raise broker.store, or free disk space",
+		}
 	}
 	return fmt.Errorf("provision stream %s: %w", cfg.Subjects[0], err)
 }

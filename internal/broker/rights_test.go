@@ -108,15 +108,21 @@ func TestUserMayDoWhatItsGrantDeclaresAndNothingElse(t *testing.T) {
 	b := testkit.Broker(t)
 	ordered := jetstream.ConsumerConfig{Durable: "archive", AckPolicy: jetstream.AckAllPolicy, FilterSubjects: []string{"events.a.>", "events.b.>"}}
 	users := map[string]wire.Grant{
-		"stage": b.Grant(t, wire.Grant{Service: "stage",
+		"stage": b.Grant(t, wire.Grant{
+			Service:  "stage",
 			Consumes: []wire.Source{{Stream: "raw"}}, Publish: []wire.Route{{Subject: "events.a.>", Stream: "events"}},
-			Enqueues: []string{"mail.send"}, Calls: []string{"price.quote"}}),
-		"sink": b.Grant(t, wire.Grant{Service: "archive",
-			Consumes: []wire.Source{{Stream: "events", Subjects: ordered.FilterSubjects, Ordered: true}}}),
+			Enqueues: []string{"mail.send"}, Calls: []string{"price.quote"},
+		}),
+		"sink": b.Grant(t, wire.Grant{
+			Service:  "archive",
+			Consumes: []wire.Source{{Stream: "events", Subjects: ordered.FilterSubjects, Ordered: true}},
+		}),
 		"worker": b.Grant(t, wire.Grant{Service: "mailer", Handles: []string{"mail.send"}}),
 		"server": b.Grant(t, wire.Grant{Service: "pricer", Serves: []string{"price.quote"}}),
-		"ingest": b.Grant(t, wire.Grant{Service: "ingest",
-			Publish: []wire.Route{{Subject: "raw", Stream: "raw"}, {Subject: "raw.in.*", Stream: "raw"}}}),
+		"ingest": b.Grant(t, wire.Grant{
+			Service: "ingest",
+			Publish: []wire.Route{{Subject: "raw", Stream: "raw"}, {Subject: "raw.in.*", Stream: "raw"}},
+		}),
 		"nobody": b.Grant(t, wire.Grant{Service: "nobody"}),
 	}
 	server := b.Connect(t, users["server"])
@@ -166,8 +172,10 @@ func TestUserMayDoWhatItsGrantDeclaresAndNothingElse(t *testing.T) {
 
 		{"pull in order", "sink", work("events", "archive"), true},
 		{"move its consumer", "sink", recreate("events", ordered), true},
-		{"move its retries' consumer", "sink", recreate("hozo_retry", jetstream.ConsumerConfig{Durable: "archive",
-			AckPolicy: jetstream.AckAllPolicy, FilterSubject: "hozo.retry.archive.>"}), true},
+		{"move its retries' consumer", "sink", recreate("hozo_retry", jetstream.ConsumerConfig{
+			Durable:   "archive",
+			AckPolicy: jetstream.AckAllPolicy, FilterSubject: "hozo.retry.archive.>",
+		}), true},
 		{"move another's consumer", "sink", recreate("raw", jetstream.ConsumerConfig{Durable: "stage"}), false},
 		{"publish from a sink", "sink", publish("events.a.x"), false},
 

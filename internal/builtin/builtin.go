@@ -11,6 +11,7 @@ import (
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/sink"
 	"github.com/hozo-dev/hozo/web"
 	"golang.org/x/sync/errgroup"
 )
@@ -18,22 +19,30 @@ import (
 // Run runs the built-in service called name, ingest, route or sink, until ctx ends. Its settings are the Config of the
 // grant that the environment names. It returns nil after an asked-for stop; what a person must mend comes as a fault.
 func Run(ctx context.Context, name string) error {
-	parts := map[string]func(*hozo.Service) ([]hozo.Part, error){
-		"ingest": ingestParts, "route": routeParts, "sink": sinkParts,
-	}[name]
-	if parts == nil {
+	switch name {
+	case "ingest":
+		return hozo.Run(ctx, withBus(ctx, ingestParts))
+	case "route":
+		return hozo.Run(ctx, withBus(ctx, routeParts))
+	case "sink":
+		return runSink(ctx)
+	default:
 		return &fault.Error{
 			Code: "builtin/unknown", Kind: fault.Misuse, What: fmt.Sprintf("there is no built-in service %q", name),
 			Fix: "use ingest, route or sink",
 		}
 	}
-	return hozo.Run(ctx, hozo.With(func(s *hozo.Service) ([]hozo.Part, error) {
+}
+
+// withBus makes a service's parts, which need the bus.
+func withBus(ctx context.Context, parts func(*hozo.Service) ([]hozo.Part, error)) hozo.Part {
+	return hozo.With(func(s *hozo.Service) ([]hozo.Part, error) {
 		if s.Conn() == nil {
 			_, err := bus.FromEnv(ctx, s.Logger()) // there is no grant: it says so at once
 			return nil, err
 		}
 		return parts(s)
-	}))
+	})
 }
 
 // settings reads the grant's Config into T; without one it is the zero T.
@@ -85,27 +94,36 @@ func routeParts(s *hozo.Service) ([]hozo.Part, error) {
 	return parts, nil
 }
 
-func sinkParts(s *hozo.Service) ([]hozo.Part, error) {
-	cfg, err := settings[manifest.Target](s.Conn())
-	if err != nil {
-		return nil, err
-	}
-	return []hozo.Part{hozo.Func("sink", func(ctx context.Context, s *hozo.Service) error {
-		target, sinkCfg, err := openTarget(ctx, cfg)
-		if err != nil {
-			return err
+// runSink opens the target before the service says that it is ready, and closes it when its Sinks have stopped.
+func runSink(ctx context.Context) (err error) {
+	var target sink.Target
+	defer func() {
+		if target != nil {
+			err = errors.Join(err, target.Close())
 		}
+	}()
+	return hozo.Run(ctx, withBus(ctx, func(s *hozo.Service) ([]hozo.Part, error) {
+		cfg, err := settings[manifest.Target](s.Conn())
+		if err != nil {
+			return nil, err
+		}
+		opened, sinkCfg, err := openTarget(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		target = opened
 		sinks, err := newSinks(s.Conn(), target, sinkCfg, s.Logger())
 		if err != nil {
-			return errors.Join(err, target.Close())
+			return nil, err
 		}
-		s.Conn().Counters().SetWorkers(len(sinks))
-		group, ctx := errgroup.WithContext(ctx)
-		for _, one := range sinks {
-			group.Go(func() error { return one.Run(ctx) })
-		}
-		return errors.Join(group.Wait(), target.Close())
-	})}, nil
+		return []hozo.Part{workers(len(sinks)), hozo.Func("sink", func(ctx context.Context, _ *hozo.Service) error {
+			group, ctx := errgroup.WithContext(ctx) // they stop together: each may need some of the grace
+			for _, one := range sinks {
+				group.Go(func() error { return one.Run(ctx) })
+			}
+			return group.Wait()
+		})}, nil
+	}))
 }
 
 // workers tells, once the service is put together, how many workers are busy when it is saturated.

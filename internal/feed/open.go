@@ -66,7 +66,7 @@ func Open(ctx context.Context, source string, stdin io.Reader) (*Input, error) {
 		if err != nil {
 			return nil, &fault.Error{Code: "send/bad-url", Kind: fault.Misuse, What: "the address is malformed", Where: source, Err: err}
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // Input.Close closes it
 		if err != nil {
 			return nil, &fault.Error{Code: "send/unreachable", What: "the input cannot be fetched", Where: source, Err: err, Fix: "check the address and the network, or download the file and give its path"}
 		}

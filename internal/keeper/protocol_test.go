@@ -42,8 +42,10 @@ func TestProtocolKeepsItsJSON(t *testing.T) {
 		keeper.Reply{ID: 1, Hello: &keeper.Hello{Protocol: 1, Version: "v1", PID: 1, BootID: "b", Started: at}},
 		keeper.Reply{ID: 2, Process: &process},
 		keeper.Reply{ID: 3, Error: "no such process", Code: "keeper/no-process", Where: "w", Fix: "f", Misuse: true},
-		keeper.Reply{ID: 6, Processes: []keeper.Process{process},
-			Sockets: []keeper.Socket{{Name: "web.http", Network: "tcp", Address: "127.0.0.1:80"}}},
+		keeper.Reply{
+			ID: 6, Processes: []keeper.Process{process},
+			Sockets: []keeper.Socket{{Name: "web.http", Network: "tcp", Address: "127.0.0.1:80"}},
+		},
 		keeper.Reply{Event: &keeper.Event{Kind: "notify", Process: keeper.Process{Name: "a", Started: at}, Notify: "READY=1"}},
 	}
 	var got bytes.Buffer

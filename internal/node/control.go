@@ -61,7 +61,7 @@ func (c *control) Run(ctx context.Context) error {
 	if err := server.Shutdown(grace); err != nil {
 		_ = server.Close() // answers that take longer than a second are cut off
 	}
-	<-done // always http.ErrServerClosed now
+	_ = <-done // always http.ErrServerClosed now
 	return nil
 }
 

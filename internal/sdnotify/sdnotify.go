@@ -35,7 +35,7 @@ func Send(states ...string) error {
 	if err != nil {
 		return fmt.Errorf("notify %s: %w", os.Getenv(Env), err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // a datagram was sent or was not
 	if _, err := conn.Write([]byte(strings.Join(states, "\n"))); err != nil {
 		return fmt.Errorf("notify %s: %w", os.Getenv(Env), err)
 	}

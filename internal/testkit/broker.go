@@ -79,8 +79,10 @@ func (b *TestBroker) Connect(t testing.TB, g wire.Grant, opts ...nats.Option) *n
 
 func (b *TestBroker) connect(t testing.TB, user, password string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
-	opts = append([]nats.Option{nats.UserInfo(user, password), nats.MaxReconnects(-1),
-		nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.Timeout(Patience)}, opts...)
+	opts = append([]nats.Option{
+		nats.UserInfo(user, password), nats.MaxReconnects(-1),
+		nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.Timeout(Patience),
+	}, opts...)
 	nc, err := nats.Connect(b.URL, opts...)
 	if err != nil {
 		t.Fatalf("connect to the test broker as %s: %v", user, err)
@@ -132,8 +134,10 @@ func (b *TestBroker) Grant(t testing.TB, g wire.Grant) wire.Grant {
 		b.consumeLocked(broker.ConsumerSpec{Stream: s.Stream, Durable: s.Durable, Subjects: s.Subjects, Ordered: s.Ordered})
 	}
 	for _, kind := range g.Handles {
-		b.consumeLocked(broker.ConsumerSpec{Stream: wire.TaskStream, Durable: broker.TaskDurable(kind),
-			Subjects: []string{wire.TaskSubject(kind)}})
+		b.consumeLocked(broker.ConsumerSpec{
+			Stream: wire.TaskStream, Durable: broker.TaskDurable(kind),
+			Subjects: []string{wire.TaskSubject(kind)},
+		})
 	}
 	b.provisionLocked(t)
 	b.access.Users = append(b.access.Users, broker.UserOf(g))
@@ -179,8 +183,10 @@ func (b *TestBroker) completeLocked(g *wire.Grant) {
 		retries = retries || g.Consumes[i].Stream == wire.RetryStream
 	}
 	if len(g.Consumes) > 0 && !retries {
-		g.Consumes = append(g.Consumes, wire.Source{Stream: wire.RetryStream, Durable: g.Service, Ordered: ordered,
-			Subjects: []string{wire.RetryStream + "." + g.Service + ".>"}})
+		g.Consumes = append(g.Consumes, wire.Source{
+			Stream: wire.RetryStream, Durable: g.Service, Ordered: ordered,
+			Subjects: []string{wire.RetryStream + "." + g.Service + ".>"},
+		})
 	}
 }
 
