@@ -23,6 +23,7 @@ import (
 	"github.com/tidwall/gjson"
 	"go.uber.org/goleak"
 
+	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -325,11 +326,20 @@ func TestLakeIsCountedOnceItIsAtRest(t *testing.T) {
 	}
 }
 
-func TestManifestTemplateKnowsBothSinks(t *testing.T) {
+func TestManifestIsValidForBothSinks(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{filesName, sqliteName} {
-		if !strings.Contains(hozoManifest, kind) && kind == filesName {
-			t.Errorf("the manifest's template does not know %s", kind)
+		text, err := render(kind, "/bin", 18080)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := manifest.Parse(text, filepath.Join(t.TempDir(), "hozo.yaml"), "")
+		if err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		to := m.Services[len(m.Services)-1].To
+		if to == nil || (to.File != "") != (kind == filesName) || (to.SQLite != "") != (kind == sqliteName) {
+			t.Errorf("%s stores to %+v", kind, to)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func (c *children) stop(sig syscall.Signal) error {
 	return errors.Join(errs...)
 }
 
-// parentIs is true when the process still has one of the parents: its number was not given to another meanwhile.
+// parentIs is true when the process lives and still has one of the parents: its number was not given to another meanwhile.
 func parentIs(pid int, parents ...int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

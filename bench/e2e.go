@@ -143,8 +143,9 @@ func (r *race) run(ctx context.Context, events *supply, warm load) error {
 
 // turn is what one contender did in one round.
 type turn struct {
-	accept, store         time.Duration
-	cpu, generator, other time.Duration
+	accept, store    time.Duration
+	cpu              usage
+	generator, other time.Duration
 }
 
 // turn sends l to contender i and waits until all of it is stored.
@@ -184,7 +185,7 @@ func (r *race) turn(ctx context.Context, i int, name string, l load) (turn, erro
 		return turn{}, fmt.Errorf("%s: %w", c.name(), err)
 	}
 	idleAfter, err := treeCPU(others)
-	t.cpu, t.other = after-cpu, idleAfter-idle
+	t.cpu, t.other = after.since(cpu), idleAfter.since(idle).sum()
 	return t, err
 }
 
@@ -193,7 +194,13 @@ func (r *row) add(t turn, l load) {
 	r.MBps = append(r.MBps, megabytes(int64(l.bytes), t.store))
 	r.Accept = append(r.Accept, megabytes(int64(l.bytes), t.accept))
 	r.Events = append(r.Events, float64(l.ledger.Count)/t.store.Seconds())
-	r.CPU = append(r.CPU, t.cpu.Seconds()/gigabytes)
+	r.CPU = append(r.CPU, t.cpu.sum().Seconds()/gigabytes)
+	if r.Programs == nil {
+		r.Programs = make(map[string]sample)
+	}
+	for name, used := range t.cpu {
+		r.Programs[name] = append(r.Programs[name], used.Seconds()/gigabytes)
+	}
 	r.Generator = append(r.Generator, t.generator.Seconds()/gigabytes)
 	r.Others = append(r.Others, t.other.Seconds()/t.store.Seconds())
 }

@@ -65,15 +65,11 @@ func (h *hozo) start(ctx context.Context) error {
 	if h.port, err = freePort(ctx); err != nil {
 		return err
 	}
-	text, err := template.New("hozo.yaml").Option("missingkey=error").Parse(hozoManifest)
+	manifest, err := render(h.kind, h.bin, h.port)
 	if err != nil {
-		return fmt.Errorf("parse manifest template: %w", err)
+		return err
 	}
-	var manifest bytes.Buffer
-	if err := text.Execute(&manifest, map[string]any{"Port": h.port, "Bin": h.bin, "Sink": h.kind}); err != nil {
-		return fmt.Errorf("fill in manifest: %w", err)
-	}
-	if err := os.WriteFile(h.manifest(), manifest.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(h.manifest(), manifest, 0o600); err != nil {
 		return err
 	}
 	if _, err := h.command(ctx, "up", "-d"); err != nil {
@@ -101,6 +97,19 @@ func (h *hozo) start(ctx context.Context) error {
 	}
 	h.store, err = openTable(filepath.Join(h.dir, "data", "events.db"))
 	return err
+}
+
+// render fills in the manifest.
+func render(kind, bin string, port int) ([]byte, error) {
+	text, err := template.New("hozo.yaml").Option("missingkey=error").Parse(hozoManifest)
+	if err != nil {
+		return nil, fmt.Errorf("parse manifest template: %w", err)
+	}
+	var manifest bytes.Buffer
+	if err := text.Execute(&manifest, map[string]any{"Port": port, "Bin": bin, "Sink": kind}); err != nil {
+		return nil, fmt.Errorf("fill in manifest: %w", err)
+	}
+	return manifest.Bytes(), nil
 }
 
 func (h *hozo) manifest() string { return filepath.Join(h.dir, "hozo.yaml") }

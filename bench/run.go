@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -77,14 +79,15 @@ type report struct {
 
 // row is one contender.
 type row struct {
-	Name       string `json:"name"`
-	Durability string `json:"durability"`        // what an acknowledgement and a stored event survive
-	MBps       sample `json:"mb_per_s"`          // of 10^6 event bytes, from the first request to the last event stored
-	Events     sample `json:"events_per_s"`      //
-	Accept     sample `json:"accept_mb_per_s"`   // until the last request was answered
-	CPU        sample `json:"cpu_s_per_gb"`      // user and system, of the contender's whole process tree
-	Generator  sample `json:"load_cpu_s_per_gb"` // of this process meanwhile
-	Others     sample `json:"others_cpu_share"`  // of one core, used meanwhile by the contenders that had nothing to do
+	Name       string            `json:"name"`
+	Durability string            `json:"durability"`        // what an acknowledgement and a stored event survive
+	MBps       sample            `json:"mb_per_s"`          // of 10^6 event bytes, from the first request to the last event stored
+	Events     sample            `json:"events_per_s"`      //
+	Accept     sample            `json:"accept_mb_per_s"`   // until the last request was answered
+	CPU        sample            `json:"cpu_s_per_gb"`      // user and system, of the contender's whole process tree
+	Generator  sample            `json:"load_cpu_s_per_gb"` // of this process meanwhile
+	Others     sample            `json:"others_cpu_share"`  // of one core, used meanwhile by the contenders that had nothing to do
+	Programs   map[string]sample `json:"cpu_s_per_gb_by_program"`
 }
 
 // ratio compares ours with a peer or a figure; higher is better.
@@ -92,6 +95,20 @@ type ratio struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
 	Bar   float64 `json:"bar"`
+}
+
+// programs lists what used at least a hundredth of the processor time, most first.
+func (r row) programs() string {
+	names := slices.SortedFunc(maps.Keys(r.Programs), func(a, b string) int {
+		return cmp.Compare(r.Programs[b].median(), r.Programs[a].median())
+	})
+	var all []string
+	for _, name := range names {
+		if used := r.Programs[name].median(); used >= r.CPU.median()/100 {
+			all = append(all, name+" "+figure(used))
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 func (r report) String() string {
@@ -111,7 +128,11 @@ func (r report) String() string {
 	for _, roof := range r.Roofs {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", roof.Name, figure(roof.MBps), roof.What)
 	}
+	fmt.Fprintln(w)
 	_ = w.Flush() // a strings.Builder takes everything
+	for _, row := range r.Rows {
+		fmt.Fprintf(&b, "CPU-s/GB of %s: %s\n", row.Name, row.programs())
+	}
 	b.WriteByte('\n')
 	for _, line := range r.Checks {
 		fmt.Fprintf(&b, "ok     %s\n", line)

@@ -17,6 +17,7 @@ const clockTick = time.Second / 100
 // process is a line of /proc/PID/stat.
 type process struct {
 	pid, parent int
+	zombie      bool
 	cpu         time.Duration // user and system, its waited children included
 }
 
@@ -54,14 +55,62 @@ func tree(roots []int) ([]process, error) {
 	return all, nil
 }
 
+// usage is processor time by program.
+type usage map[string]time.Duration
+
 // treeCPU is the processor time that the trees of roots have used so far.
-func treeCPU(roots []int) (time.Duration, error) {
+func treeCPU(roots []int) (usage, error) {
 	all, err := tree(roots)
-	var sum time.Duration
+	used := make(usage)
 	for _, p := range all {
-		sum += p.cpu
+		used[p.program()] += p.cpu
 	}
-	return sum, err
+	return used, err
+}
+
+func (u usage) sum() (all time.Duration) {
+	for _, used := range u {
+		all += used
+	}
+	return all
+}
+
+// since subtracts what was used before.
+func (u usage) since(before usage) usage {
+	used := make(usage)
+	for name, now := range u {
+		used[name] = now - before[name]
+	}
+	return used
+}
+
+// program is what the process runs: the last part of its path and the first arguments that tell it from others.
+func (p process) program() string {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+	if err != nil {
+		return "ended"
+	}
+	words := strings.FieldsFunc(string(line), func(r rune) bool { return r == 0 || r == ' ' })
+	if len(words) == 0 {
+		return "ended"
+	}
+	name := strings.TrimSuffix(filepath.Base(words[0]), ":")
+	for i, word := range words[1:] {
+		switch {
+		case name == "postgres":
+			return name
+		case word == "-m" && i+2 < len(words):
+			return name + " " + words[i+2]
+		case strings.HasPrefix(word, "-"), strings.HasPrefix(word, "/"), strings.ContainsRune(word, ':'):
+			return name
+		default:
+			name += " " + word
+			if i == 1 {
+				return name
+			}
+		}
+	}
+	return name
 }
 
 // parseStat reads "pid (name) state ppid …". The name may hold spaces and parentheses: fields are counted from its end.
@@ -83,7 +132,7 @@ func parseStat(stat string) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("parent: %w", err)
 	}
-	p := process{pid: pid, parent: parent}
+	p := process{pid: pid, parent: parent, zombie: fields[0] == "Z"}
 	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {

@@ -23,7 +23,7 @@ type Config struct {
 	// Listener to serve on. Nil means the socket inherited from the platform (LISTEN_FDS), and without one
 	// 127.0.0.1:$PORT.
 	Listener net.Listener
-	// Name of the inherited socket; default: the first.
+	// Name of the inherited socket, as under listen in the manifest; default: the first.
 	Name string
 	// Logger receives panics of handlers and what net/http reports; nil discards.
 	Logger *slog.Logger

@@ -79,6 +79,12 @@ func inheritedSockets() ([]inherited, error) {
 	return sockets, nil
 }
 
+// goesBy reports whether a Config that asks for name means this socket. The platform puts the service's name in front
+// of the manifest's: "ingest.http" goes by "http", too.
+func (s inherited) goesBy(name string) bool {
+	return name == "" || s.name == name || strings.HasSuffix(s.name, "."+name)
+}
+
 // open makes a listener from a copy of the descriptor.
 func (s inherited) open() (net.Listener, error) {
 	broken := func(err error) error {
@@ -110,7 +116,7 @@ func listen(name string) (net.Listener, error) {
 	}
 	known := make([]string, 0, len(sockets))
 	for _, s := range sockets {
-		if name == "" || s.name == name {
+		if s.goesBy(name) {
 			return s.open()
 		}
 		known = append(known, s.name)

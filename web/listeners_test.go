@@ -22,7 +22,7 @@ import (
 // start starts a serverChild that inherits two sockets, as the keeper does, and waits until it answers.
 func start(t *testing.T, sockets ...*os.File) *exec.Cmd {
 	t.Helper()
-	cmd := testkit.Command(t, "server", "LISTEN_FDS=2", "LISTEN_FDNAMES=other:http", "SOCKET=http")
+	cmd := testkit.Command(t, "server", "LISTEN_FDS=2", "LISTEN_FDNAMES=svc.other:svc.http", "SOCKET=http")
 	cmd.ExtraFiles = sockets
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

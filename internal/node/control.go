@@ -61,7 +61,9 @@ func (c *control) Run(ctx context.Context) error {
 	if err := server.Shutdown(grace); err != nil {
 		_ = server.Close() // answers that take longer than a second are cut off
 	}
-	_ = <-done // always http.ErrServerClosed now
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve control API: %w", err)
+	}
 	return nil
 }
 
