@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"text/template"
 	"time"
@@ -133,12 +134,25 @@ func (h *hozo) stop(ctx context.Context) error {
 		left = nil // the keeper is gone, or was never seen: nothing to hold on to
 	}
 	_, err = h.command(ctx, "down")
-	errs = append(errs, err)
+	return errors.Join(append(errs, err, end(ctx, left))...)
+}
+
+// exitPatience is how long a process that was told to end may need to be gone.
+const exitPatience = 2 * time.Second
+
+// end waits for processes that should end by themselves and kills those that do not.
+func end(ctx context.Context, left []process) error {
+	ctx, cancel := context.WithTimeout(ctx, exitPatience)
+	defer cancel()
+	lives := func(p process) bool { return parentIs(p.pid, p.parent, 1) }
+	err := poll(ctx, "the project's processes to end", 10*time.Millisecond, func() (bool, error) {
+		return !slices.ContainsFunc(left, lives), nil
+	})
 	for _, p := range left {
-		if parentIs(p.pid, p.parent, 1) {
-			errs = append(errs, fmt.Errorf("process %d outlived `hozo down` and was killed", p.pid))
+		if lives(p) {
+			err = errors.Join(err, fmt.Errorf("process %d (%s) outlived `hozo down` and was killed", p.pid, p.program()))
 			_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may be gone by now
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }

@@ -1,16 +1,18 @@
 package builtin
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 
-	"github.com/hozo-dev/hozo/fault"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
@@ -22,21 +24,30 @@ const (
 	// keptBodyBytes is the largest buffer that is kept for the next request.
 	keptBodyBytes = 4 << 20
 
-	// zstdWindow is the most memory that a compressed body may make its reader hold. zstd's own levels need at most
-	// 8 MiB; only --long asks for more.
+	// zstdWindow is the window that a compressed body may at least ask for: zstd's own levels need at most 8 MiB, and
+	// a frame that knows its size asks for no more than that; only --long asks for more.
 	zstdWindow = 8 << 20
+
+	// bodyRoom is what a body may be larger compressed than decoded, and what the budget has over the largest body, so
+	// that a lone request always fits.
+	bodyRoom = 64 << 10
 )
 
 // bodies reads request bodies whole, within a limit each and a budget for all. Safe for concurrent use.
 type bodies struct {
 	limit   int64 // bytes of one body, decoded
 	budget  *budget
-	buffers sync.Pool // *[]byte
-	gzips   sync.Pool // *gzip.Reader
-	zstds   sync.Pool // *zstd.Decoder
+	slots   chan struct{} // capacity: the decoders at work; one token each
+	buffers sync.Pool     // *[]byte
+	gzips   sync.Pool     // *gzip.Reader
+	zstds   sync.Pool     // *zstd.Decoder
 }
 
-// body is a request's body in memory. release must be called when its bytes are no longer used.
+func newBodies(limit int64, budget *budget) *bodies {
+	return &bodies{limit: limit, budget: budget, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+}
+
+// body is bytes of a request in memory. release must be called when they are no longer used.
 type body struct {
 	data    []byte
 	charged int64
@@ -66,44 +77,88 @@ func checkType(r *http.Request) *refusal {
 		"send one JSON document a line as application/x-ndjson")
 }
 
-// read reads the body of r.
+// read reads the body of r and decodes it.
 func (bs *bodies) read(r *http.Request) (*body, *refusal) {
-	src := &bodySource{r: r.Body}
-	decoded, done, ref := bs.decoder(r, src)
-	if ref != nil {
-		return nil, ref
+	encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding")))
+	limit := bs.limit
+	switch encoding {
+	case "", "identity":
+	case "gzip", "zstd":
+		limit += bodyRoom // what does not compress grows a little
+	default:
+		return nil, refuse(http.StatusUnsupportedMediaType, "ingest/content-encoding",
+			fmt.Sprintf("Content-Encoding %q is not one that ingest reads", encoding), "use gzip, zstd or none")
 	}
-	defer done()
-	b := &body{from: bs}
 	want := int64(firstBodyBytes)
-	if decoded == io.Reader(src) && r.ContentLength >= 0 {
+	if r.ContentLength >= 0 {
 		want = r.ContentLength + 1 // one more shows that there is no more
 	}
-	if want > bs.limit+1 {
-		return nil, bs.tooLarge()
+	sent := newBody(bs)
+	if err := sent.fill(r.Body, want, limit); err != nil {
+		sent.release()
+		return nil, bs.unread(err)
 	}
+	if limit == bs.limit {
+		return sent, nil
+	}
+	defer sent.release()
+	return bs.decode(r.Context(), encoding, sent.data)
+}
+
+// decode decodes a whole compressed body. The decoders' own memory, up to some 20 MiB each, is not in the budget, so
+// only as many work as there are processors; none ever waits for a client.
+func (bs *bodies) decode(ctx context.Context, encoding string, sent []byte) (*body, *refusal) {
+	select {
+	case bs.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, bs.unread(context.Cause(ctx))
+	}
+	defer func() { <-bs.slots }()
+	src, done, err := bs.decoder(encoding, bytes.NewReader(sent))
+	if err != nil {
+		return nil, bs.undecoded(err)
+	}
+	defer done()
+	decoded := newBody(bs)
+	if err := decoded.fill(src, max(firstBodyBytes, 4*int64(len(sent))), bs.limit); err != nil {
+		decoded.release()
+		return nil, bs.undecoded(err)
+	}
+	return decoded, nil
+}
+
+func newBody(bs *bodies) *body {
+	b := &body{from: bs}
 	if kept, ok := bs.buffers.Get().(*[]byte); ok {
 		b.data = *kept
 	}
+	return b
+}
+
+var errTooLarge = errors.New("too large")
+
+// fill reads src to its end. want is a guess at how much that is. The error is src's, errTooLarge beyond limit, or a
+// *refusal when the budget is used up.
+func (b *body) fill(src io.Reader, want, limit int64) error {
+	if want > limit+1 {
+		want = limit + 1
+	}
 	for {
 		if ref := b.grow(max(want, int64(cap(b.data)))); ref != nil {
-			b.release()
-			return nil, ref
+			return ref
 		}
-		n, err := decoded.Read(b.data[len(b.data):cap(b.data)])
+		n, err := src.Read(b.data[len(b.data):cap(b.data)])
 		b.data = b.data[:len(b.data)+n]
 		switch {
-		case int64(len(b.data)) > bs.limit:
-			b.release()
-			return nil, bs.tooLarge()
+		case int64(len(b.data)) > limit:
+			return errTooLarge
 		case errors.Is(err, io.EOF):
-			return b, nil
+			return nil
 		case err != nil:
-			b.release()
-			return nil, bs.broken(src, err)
+			return err
 		}
 		if len(b.data) == cap(b.data) {
-			want = min(2*int64(cap(b.data)), bs.limit+1)
+			want = min(2*int64(cap(b.data)), limit+1)
 		}
 	}
 }
@@ -134,107 +189,72 @@ func (bs *bodies) tooLarge() *refusal {
 }
 
 // decoder returns a reader of src's content and what to do when it is done with.
-func (bs *bodies) decoder(r *http.Request, src io.Reader) (io.Reader, func(), *refusal) {
-	encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding")))
-	switch encoding {
-	case "", "identity":
-		return src, func() {}, nil
-	case "gzip":
+func (bs *bodies) decoder(encoding string, src io.Reader) (io.Reader, func(), error) {
+	if encoding == "gzip" {
 		z, ok := bs.gzips.Get().(*gzip.Reader)
 		if !ok {
 			z = new(gzip.Reader)
 		}
-		return &lateGzip{z: z, src: src}, func() { bs.gzips.Put(z) }, nil
-	case "zstd":
-		z, ok := bs.zstds.Get().(*zstd.Decoder)
-		if !ok {
-			var err error
-			// One goroutine, the request's own: a decoder in the pool owns nothing that must be closed.
-			z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-				zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderMaxMemory(uint64(bs.limit)+1))
-			if err != nil {
-				return nil, nil, &refusal{status: http.StatusInternalServerError, fault: &fault.Error{Code: "ingest/zstd", What: "no decoder", Err: err}}
-			}
-		}
-		done := func() {
-			if z.Reset(nil) == nil { // lets go of the request
-				bs.zstds.Put(z)
-			}
-		}
 		if err := z.Reset(src); err != nil {
-			done()
-			return nil, nil, brokenEncoding(err)
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF // not even a header
+			}
+			return nil, nil, err
 		}
-		return z, done, nil
-	default:
-		return nil, nil, refuse(http.StatusUnsupportedMediaType, "ingest/content-encoding",
-			fmt.Sprintf("Content-Encoding %q is not one that ingest reads", encoding), "use gzip, zstd or none")
+		return z, func() { bs.gzips.Put(z) }, nil
 	}
+	z, ok := bs.zstds.Get().(*zstd.Decoder)
+	if !ok {
+		var err error
+		// One goroutine, the request's own: a decoder in the pool owns nothing that must be closed.
+		z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(uint64(max(zstdWindow, bs.limit+1))), zstd.WithDecoderMaxMemory(uint64(bs.limit)+1))
+		if err != nil {
+			return nil, nil, fmt.Errorf("make zstd decoder: %w", err)
+		}
+	}
+	if err := z.Reset(src); err != nil {
+		return nil, nil, err
+	}
+	return z, func() {
+		if z.Reset(nil) == nil { // lets go of the request
+			bs.zstds.Put(z)
+		}
+	}, nil
 }
 
-// broken says what an error of reading means.
-func (bs *bodies) broken(src *bodySource, err error) *refusal {
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](src.err); ok && tooLarge != nil {
+// unread says what an error of reading from the client means.
+func (bs *bodies) unread(err error) *refusal {
+	if ref, ok := errors.AsType[*refusal](err); ok {
+		return ref
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok || errors.Is(err, errTooLarge) {
 		return bs.tooLarge()
 	}
-	switch {
-	case errors.Is(src.err, os.ErrDeadlineExceeded):
-		ref := refuse(http.StatusRequestTimeout, "ingest/stalled", "the body stood still for too long", "send it again")
-		ref.hangUp = true
-		return ref
-	case src.err != nil:
-		ref := refuse(http.StatusBadRequest, "ingest/body", "the body could not be read to its end", "send it again")
-		ref.fault.Err, ref.hangUp = src.err, true
-		return ref
-	case errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		return bs.tooLarge()
+	ref := refuse(http.StatusBadRequest, "ingest/body", "the body could not be read to its end", "send it again")
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		ref = refuse(http.StatusRequestTimeout, "ingest/stalled", "the body stood still for too long", "send it again")
 	}
-	return brokenEncoding(err)
-}
-
-func brokenEncoding(err error) *refusal {
-	ref := refuse(http.StatusBadRequest, "ingest/encoding", "the body is not what its Content-Encoding says", "nothing was stored; encode it again")
 	ref.fault.Err, ref.hangUp = err, true
+	return ref
+}
+
+// undecoded says what an error of decoding means.
+func (bs *bodies) undecoded(err error) *refusal {
+	if ref, ok := errors.AsType[*refusal](err); ok {
+		return ref
+	}
+	if errors.Is(err, errTooLarge) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		return bs.tooLarge()
+	}
+	ref := refuse(http.StatusBadRequest, "ingest/encoding", "the body is not what its Content-Encoding says", "nothing was stored; encode it again")
+	ref.fault.Err = err
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		ref.fault.Code, ref.fault.What = "ingest/truncated", "the compressed body is cut off"
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		ref.fault.Code, ref.fault.What = "ingest/window", fmt.Sprintf("the body needs a window of more than %d bytes", zstdWindow)
+		ref.fault.Code, ref.fault.What = "ingest/window", fmt.Sprintf("the body needs a window of more than %d bytes", max(zstdWindow, bs.limit))
 		ref.fault.Fix = "compress it without --long"
 	}
 	return ref
-}
-
-// bodySource remembers what went wrong on the connection, which decoders wrap or rename.
-type bodySource struct {
-	r   io.Reader
-	err error
-}
-
-func (s *bodySource) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
-}
-
-// lateGzip reads the header at the first Read, so that its errors come where all others do.
-type lateGzip struct {
-	z      *gzip.Reader
-	src    io.Reader
-	opened bool
-}
-
-func (l *lateGzip) Read(p []byte) (int, error) {
-	if !l.opened {
-		if err := l.z.Reset(l.src); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // not even a header
-			}
-			return 0, err
-		}
-		l.opened = true
-	}
-	return l.z.Read(p)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -29,8 +30,9 @@ const (
 	// bus keeps.
 	messageRoom = 80 << 10
 
-	// bodyRoom is added to the largest body for the budget: a lone request must always fit.
-	bodyRoom = firstBodyBytes
+	// drainBytes is how much of a refused request's body is read, so that the client sees the answer and not a reset
+	// connection; net/http does the same on connections that stay open.
+	drainBytes = 256 << 10
 )
 
 // ingest takes events over HTTP. It is an http.Handler.
@@ -59,10 +61,8 @@ func newIngest(conn *bus.Conn, cfg manifest.Ingest) (*ingest, error) {
 	cfg.InFlight = orDefault(cfg.InFlight, 128<<20)
 	in := &ingest{
 		conn: conn,
-		bodies: &bodies{
-			limit:  int64(cfg.MaxBody),
-			budget: newBudget(max(int64(cfg.InFlight), int64(cfg.MaxBody)+bodyRoom)),
-		},
+		// A compressed body is held twice for a moment.
+		bodies:  newBodies(int64(cfg.MaxBody), newBudget(max(int64(cfg.InFlight), 2*(int64(cfg.MaxBody)+bodyRoom)))),
 		maxLine: min(int(cfg.MaxLine), int(conn.NATS().MaxPayload())-messageRoom, wire.MaxFrameRawBytes-1),
 		streams: make(map[string]*ingestStream),
 	}
@@ -116,6 +116,9 @@ func (in *ingest) ready() error {
 func (in *ingest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	result, ref := in.handle(r)
 	if ref != nil {
+		if r.Header.Get("Expect") == "" { // else the client has not sent it
+			_, _ = io.CopyN(io.Discard, r.Body, drainBytes) // an error is the client's, who is answered in any case
+		}
 		ref.answer(w)
 		return
 	}

@@ -225,11 +225,11 @@ func (r *repeated) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// longZstd is a frame that asks for a window of 64 MiB.
+// longZstd is a frame that asks for a window of 32 MiB.
 func longZstd(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := zstd.NewWriter(&b, zstd.WithWindowSize(64<<20), zstd.WithEncoderConcurrency(1))
+	w, err := zstd.NewWriter(&b, zstd.WithWindowSize(32<<20), zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ var samples = []string{
 	`{"type":"PushEvent","payload":"text","tags":["red","PushEvent"]}`,
 	`{"type":null,"payload":null}`,
 	`{"payload":{"odd key":{"x":1},"type":3},"tags":"red","count":3}`,
-	`{"payload":[1,2],"type":"0"}`,
+	`{"payload":[1,2],"type":"0"}`, `{"payload":{"k":1},"type":"k"}`,
 	`{"type":"PushEvent","type":"WatchEvent","payload":{"size":1},"payload":{"size":4}}`,
 	`{"a.b":1,"payload":{"size":4.5e3}}`,
 	`{"typé":"x","t\u0079pe":"PushEvent"}`,

@@ -209,10 +209,14 @@ func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.Event
 	default:
 		before = last.Sequence
 	}
-	frame := bus.NewBuilder(wire.CodecNone)
-	frame.Add(letter.Data)
 	back := nats.NewMsg(subject)
-	back.Data = frame.Frame()
+	if _, err := wire.ParseFrame(letter.Data); err == nil {
+		back.Data = letter.Data // an event too large for a plain message was parked as a frame
+	} else {
+		frame := bus.NewBuilder(wire.CodecNone)
+		frame.Add(letter.Data)
+		back.Data = frame.Frame()
+	}
 	back.Header.Set(wire.HeaderSubject, letter.Subject)
 	back.Header.Set(wire.HeaderSource, letter.Event)
 	back.Header.Set(headerLetter, number)

@@ -43,7 +43,7 @@ type Node struct {
 	js         jetstream.JetStream
 	totals     *totals
 	feed       *feed
-	snapshots  snapshots
+	flow       flow
 
 	applying sync.Mutex // one apply at a time
 

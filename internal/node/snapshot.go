@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// snapshotAge is how old a snapshot may be that is given out again, so that many readers cost as much as five a second.
-	snapshotAge = 200 * time.Millisecond
+	// flowAge is how old the state of the streams may be: many readers of the status cost as much as five a second.
+	flowAge = 200 * time.Millisecond
 	// askPatience bounds the questions to the broker in one snapshot: a status without streams beats no status.
 	askPatience = time.Second
 	// lagProblem is the backlog in frames from which a reader counts as the bottleneck: below it is what parallel
@@ -26,23 +26,36 @@ const (
 	fullProblem = 0.9
 )
 
-// snapshots holds the last snapshot.
-type snapshots struct {
-	mu   sync.Mutex
-	last status.Snapshot
+// flow is what the broker says of the streams. Asking it costs a request a stream and reader, so it is asked at most
+// every flowAge; instances are always shown as they are.
+type flow struct {
+	mu       sync.Mutex
+	asked    time.Time
+	of       *manifest.Manifest
+	streams  []status.Stream
+	problems []status.Problem
 }
 
-// snapshot returns the state of the project, at most snapshotAge old.
-func (n *Node) snapshot(ctx context.Context) status.Snapshot {
-	n.snapshots.mu.Lock()
-	defer n.snapshots.mu.Unlock()
-	if time.Since(n.snapshots.last.Time) > snapshotAge {
-		n.snapshots.last = n.look(ctx)
+// flows returns the streams of m and what is wrong with them, at most flowAge old. The slices are shared: read only.
+func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream, []status.Problem) {
+	if !n.nats.IsConnected() {
+		return nil, nil
 	}
-	return n.snapshots.last
+	n.flow.mu.Lock()
+	defer n.flow.mu.Unlock()
+	if n.flow.of == m && time.Since(n.flow.asked) < flowAge {
+		return n.flow.streams, n.flow.problems
+	}
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	n.flow.streams = n.streams(ctx, m)
+	n.flow.problems = n.streamProblems(ctx, n.flow.streams)
+	n.flow.of, n.flow.asked = m, time.Now()
+	return n.flow.streams, n.flow.problems
 }
 
-func (n *Node) look(ctx context.Context) status.Snapshot {
+// snapshot returns the state of the project.
+func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 	m := n.current()
 	if m == nil {
 		return status.Snapshot{Time: time.Now(), Manifest: n.cfg.File}
@@ -73,12 +86,9 @@ func (n *Node) look(ctx context.Context) status.Snapshot {
 		}
 		s.Services = append(s.Services, one)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
-	defer cancel()
-	if n.nats.IsConnected() {
-		s.Streams = n.streams(ctx, m)
-		s.Problems = append(s.Problems, n.streamProblems(ctx, s.Streams)...)
-	}
+	streams, problems := n.flows(ctx, m)
+	s.Streams = streams
+	s.Problems = append(s.Problems, problems...)
 	s.Saturated = saturated(s)
 	return s
 }
