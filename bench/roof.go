@@ -116,7 +116,17 @@ func loopbackRoof(ctx context.Context, _ string, _ [][]byte) (float64, error) {
 	return megabytes(total, took), err
 }
 
-func writeRoof(dir string, sync bool) (speed float64, err error) {
+// writeRoof is the better of two writes: the first also makes the kernel find the memory.
+func writeRoof(dir string, sync bool) (float64, error) {
+	first, err := writeOnce(dir, sync)
+	if err != nil {
+		return 0, err
+	}
+	second, err := writeOnce(dir, sync)
+	return max(first, second), err
+}
+
+func writeOnce(dir string, sync bool) (speed float64, err error) {
 	file, err := os.Create(filepath.Join(dir, "roof"))
 	if err != nil {
 		return 0, err

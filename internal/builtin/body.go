@@ -116,13 +116,13 @@ func (bs *bodies) decode(ctx context.Context, encoding string, sent []byte) (*bo
 	defer func() { <-bs.slots }()
 	src, done, err := bs.decoder(encoding, bytes.NewReader(sent))
 	if err != nil {
-		return nil, bs.undecoded(err)
+		return nil, bs.undecoded(sent, err)
 	}
 	defer done()
 	decoded := newBody(bs)
 	if err := decoded.fill(src, max(firstBodyBytes, 4*int64(len(sent))), bs.limit); err != nil {
 		decoded.release()
-		return nil, bs.undecoded(err)
+		return nil, bs.undecoded(sent, err)
 	}
 	return decoded, nil
 }
@@ -239,8 +239,8 @@ func (bs *bodies) unread(err error) *refusal {
 	return ref
 }
 
-// undecoded says what an error of decoding means.
-func (bs *bodies) undecoded(err error) *refusal {
+// undecoded says what an error of decoding sent means.
+func (bs *bodies) undecoded(sent []byte, err error) *refusal {
 	if ref, ok := errors.AsType[*refusal](err); ok {
 		return ref
 	}
@@ -253,6 +253,10 @@ func (bs *bodies) undecoded(err error) *refusal {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		ref.fault.Code, ref.fault.What = "ingest/truncated", "the compressed body is cut off"
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		var h zstd.Header
+		if h.Decode(sent) == nil && h.HasFCS && h.FrameContentSize > uint64(bs.limit) {
+			return bs.tooLarge() // the window is as large as the content
+		}
 		ref.fault.Code, ref.fault.What = "ingest/window", fmt.Sprintf("the body needs a window of more than %d bytes", max(zstdWindow, bs.limit))
 		ref.fault.Fix = "compress it without --long"
 	}

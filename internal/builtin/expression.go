@@ -143,14 +143,15 @@ func (f fields) merge(g fields) {
 	}
 }
 
-// extractor reads fields out of events.
+// extractor reads fields out of events. It reuses its maps; not safe for concurrent use.
 type extractor struct{ fields []field }
 
 // field is one member of an object.
 type field struct {
-	name  string
-	path  string // in gjson's syntax
-	below *extractor
+	name   string
+	path   string         // in gjson's syntax
+	below  *extractor     // nil when the member is wanted whole
+	member map[string]any // reused: what below reads
 }
 
 func newExtractor(f fields) *extractor {
@@ -158,7 +159,7 @@ func newExtractor(f fields) *extractor {
 	for name, below := range f {
 		one := field{name: name, path: gjson.Escape(name)}
 		if below != nil {
-			one.below = newExtractor(below)
+			one.below, one.member = newExtractor(below), make(map[string]any, len(below))
 		}
 		x.fields = append(x.fields, one)
 	}
@@ -166,18 +167,28 @@ func newExtractor(f fields) *extractor {
 }
 
 // into puts the fields of object, a valid JSON object, into env, with the values that decoding the whole of it would
-// give: of two members with one name the first counts.
+// give: of two members with one name the first counts. The values are valid until the next call.
 func (x *extractor) into(env map[string]any, object string) {
 	for _, f := range x.fields {
 		value := gjson.Get(object, f.path)
 		switch {
 		case !value.Exists():
 		case f.below != nil && value.IsObject():
-			member := make(map[string]any, len(f.below.fields))
-			f.below.into(member, value.Raw)
-			env[f.name] = member
+			clear(f.member)
+			f.below.into(f.member, value.Raw)
+			env[f.name] = f.member
 		default:
 			env[f.name] = value.Value()
+		}
+	}
+}
+
+// release lets go of the event that was read last.
+func (x *extractor) release() {
+	for _, f := range x.fields {
+		if f.below != nil {
+			clear(f.member)
+			f.below.release()
 		}
 	}
 }

@@ -21,9 +21,10 @@ import (
 // for an event, because a field is missing or of another type, does not hold. Safe for concurrent use.
 type router struct {
 	rules    []rule
-	fallback string     // subject for the rest; empty parks them
-	extract  *extractor // nil when a rule reads more than can be told from its text: then events are decoded whole
-	pool     sync.Pool  // *evaluation
+	fallback string    // subject for the rest; empty parks them
+	wanted   fields    // what the rules read
+	whole    bool      // they read more than can be told from their text: events are decoded whole
+	pool     sync.Pool // *evaluation
 }
 
 type rule struct {
@@ -34,14 +35,14 @@ type rule struct {
 // evaluation is what one evaluation needs. It is reused.
 type evaluation struct {
 	env     map[string]any
+	extract *extractor
 	machine vm.VM
 }
 
 // newRouter compiles the rules and reports every mistake at once.
 func newRouter(cfg manifest.RouteBy) (*router, error) {
-	r := &router{fallback: cfg.Default}
-	r.pool.New = func() any { return &evaluation{env: make(map[string]any)} }
-	all, known := make(fields), true
+	r := &router{fallback: cfg.Default, wanted: make(fields)}
+	r.pool.New = func() any { return &evaluation{env: make(map[string]any), extract: newExtractor(r.wanted)} }
 	var errs []error
 	for i, one := range cfg.Rules {
 		program, err := compileWhen(one.When)
@@ -58,12 +59,9 @@ func newRouter(cfg manifest.RouteBy) (*router, error) {
 			errs = append(errs, err)
 			continue
 		}
-		all.merge(f)
-		known = known && ok
+		r.wanted.merge(f)
+		r.whole = r.whole || !ok
 		r.rules = append(r.rules, rule{program, one.Subject})
-	}
-	if known {
-		r.extract = newExtractor(all)
 	}
 	return r, errors.Join(errs...)
 }
@@ -100,7 +98,7 @@ func (r *router) subject(event []byte) (string, error) {
 	ev := r.pool.Get().(*evaluation)
 	defer r.pool.Put(ev)
 	r.fill(ev, event)
-	defer clear(ev.env) // its strings point into the event
+	defer ev.clear()
 	for _, rule := range r.rules {
 		// An error says that the condition does not fit this event, which is then for the next rule.
 		if holds, err := ev.machine.Run(rule.program, ev.env); err == nil && holds == true {
@@ -121,11 +119,17 @@ func (r *router) fill(ev *evaluation, event []byte) {
 	if !isObject(text) {
 		return
 	}
-	if r.extract != nil {
-		r.extract.into(ev.env, text)
+	if !r.whole {
+		ev.extract.into(ev.env, text)
 		return
 	}
 	if all, ok := gjson.Parse(text).Value().(map[string]any); ok {
 		maps.Copy(ev.env, all)
 	}
+}
+
+// clear lets go of the event, into which the values point.
+func (ev *evaluation) clear() {
+	clear(ev.env)
+	ev.extract.release()
 }

@@ -61,7 +61,7 @@ func decide(t testing.TB, when string, event []byte, full bool) string {
 		t.Fatalf("%s: %v", when, err)
 	}
 	if full {
-		r.extract = nil
+		r.whole = true
 	}
 	subject, err := r.subject(event)
 	if err != nil {
@@ -104,7 +104,7 @@ func FuzzFieldsOfAConditionGiveTheSameAsTheWholeEvent(f *testing.F) {
 				f.Fatal(err)
 			}
 		}
-		routers[i].full.extract = nil
+		routers[i].full.whole = true
 	}
 	f.Fuzz(func(t *testing.T, i int, event string) {
 		i = int(uint(i) % uint(len(conditions)))
@@ -232,7 +232,7 @@ func BenchmarkRoute(b *testing.B) {
 			b.Fatal(err)
 		}
 		if full {
-			r.extract = nil
+			r.whole = true
 		}
 		b.Run(fmt.Sprintf("full=%v", full), func(b *testing.B) {
 			b.SetBytes(int64(len(body)))

@@ -159,8 +159,11 @@ func (n *Node) dropDead(ctx context.Context, s Selection) (int, error) {
 	})
 }
 
-// headerLetter of a message on its way back is the number of the letter that it was made from.
+// headerLetter of a message on its way back, or of a letter set aside, is the number of the letter that it was made from.
 const headerLetter = "Hozo-Letter"
+
+// asideToken ends the subject of a letter that is on its way back.
+const asideToken = ".back"
 
 // retryDead sends letters back. A letter is removed after it is stored on its way back. A retry that was interrupted
 // between the two finds its own number on the way and does not send the letter again.
@@ -173,14 +176,53 @@ func (n *Node) retryDead(ctx context.Context, s Selection) (int, error) {
 		}
 		if id.Stream == wire.TaskStream {
 			err = n.returnTask(ctx, letter, msg.Header)
-		} else {
-			err = n.returnEvent(ctx, letter, id)
+		} else if msg, err = n.setAside(ctx, stream, msg); err == nil {
+			err = n.returnEvent(ctx, letterOf(msg, true), id)
 		}
 		if err != nil {
 			return fmt.Errorf("send dead letter %d back: %w", letter.Seq, err)
 		}
 		return stream.DeleteMsg(ctx, msg.Sequence)
 	})
+}
+
+// setAside moves the letter of an event to a subject beside its own. The service may fail on the event again before
+// the letter is removed, and would then find its place taken, believe that it has parked the event already and forget
+// it. The letter that it returns is the moved one. It can be repeated after an interruption at any point.
+func (n *Node) setAside(ctx context.Context, stream jetstream.Stream, msg *jetstream.RawStreamMsg) (*jetstream.RawStreamMsg, error) {
+	if strings.HasSuffix(msg.Subject, asideToken) {
+		return msg, nil // by an earlier retry that was interrupted
+	}
+	number := strconv.FormatUint(msg.Sequence, 10)
+	old, err := stream.GetLastMsgForSubject(ctx, msg.Subject+asideToken)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+	case err != nil:
+		return nil, err
+	case old.Header.Get(headerLetter) == number:
+		return old, stream.DeleteMsg(ctx, msg.Sequence) // only this was left to do
+	default:
+		// The event has come back since an earlier retry of it was interrupted: that one has done its work.
+		if err := stream.DeleteMsg(ctx, old.Sequence); err != nil {
+			return nil, err
+		}
+	}
+	moved := nats.NewMsg(msg.Subject + asideToken)
+	moved.Data = msg.Data
+	for key, values := range msg.Header {
+		if strings.HasPrefix(key, "Hozo-") { // not what the server adds on reading: it would be believed instead of the new
+			moved.Header[key] = values
+		}
+	}
+	moved.Header.Set(headerLetter, number)
+	ack, err := n.js.PublishMsg(ctx, moved, jetstream.WithExpectLastSequencePerSubject(0))
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.DeleteMsg(ctx, msg.Sequence); err != nil {
+		return nil, err
+	}
+	return stream.GetMsg(ctx, ack.Sequence)
 }
 
 // returnTask queues a dead task again, under its own id.

@@ -50,6 +50,8 @@ type Node struct {
 	mu       sync.Mutex // guards what follows
 	manifest *manifest.Manifest
 	layout   broker.Layout
+	// unprovisioned is whether the broker was away when layout was applied.
+	unprovisioned bool
 
 	ready chan struct{}
 }
@@ -153,11 +155,11 @@ func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error)
 	if err != nil {
 		return nil, err
 	}
-	specs, err := n.specsOf(m, port)
+	grants, err := grantsOf(m, n.state)
 	if err != nil {
 		return nil, err
 	}
-	grants, err := grantsOf(m, n.state)
+	specs, err := n.specsOf(m, grants, port)
 	if err != nil {
 		return nil, err
 	}
@@ -175,18 +177,28 @@ func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error)
 	if err := write(n.state.layout(), layout); err != nil {
 		return nil, fmt.Errorf("write layout: %w", err)
 	}
-	// A broker that runs already is changed here; one that starts provisions itself before it says that it is ready.
-	if n.nats.IsConnected() {
-		provisionCtx, cancel := context.WithTimeoutCause(ctx, provisionPatience, fmt.Errorf("the broker did not answer within %s", provisionPatience))
-		defer cancel()
-		if err := broker.Provision(provisionCtx, n.js, layout); err != nil {
-			return nil, fmt.Errorf("provision the broker: %w", err)
+	// A broker that runs already is changed here; one that starts provisions itself before it says that it is ready. One
+	// that has started a moment ago, with the layout before this one, is changed by the janitor.
+	connected := n.nats.IsConnected()
+	if connected {
+		if err := n.provision(ctx, layout); err != nil {
+			return nil, err
 		}
 	}
 	n.mu.Lock()
-	n.manifest, n.layout = m, layout
+	n.manifest, n.layout, n.unprovisioned = m, layout, !connected
 	n.mu.Unlock()
 	return n.supervisor.Apply(ctx, specs)
+}
+
+// provision makes the broker hold layout.
+func (n *Node) provision(ctx context.Context, layout broker.Layout) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, provisionPatience, fmt.Errorf("the broker did not answer within %s", provisionPatience))
+	defer cancel()
+	if err := broker.Provision(ctx, n.js, layout); err != nil {
+		return fmt.Errorf("provision the broker: %w", err)
+	}
+	return nil
 }
 
 func (n *Node) current() *manifest.Manifest {
@@ -202,7 +214,7 @@ func (n *Node) down(ctx context.Context) error { return n.supervisor.StopAll(ctx
 // and trimming begins at 70 %; it is also what a publisher that was refused has to wait.
 const trimEvery = 2 * time.Second
 
-// janitor makes room in streams until ctx ends.
+// janitor tends the streams until ctx ends.
 func (n *Node) janitor(ctx context.Context) error {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
@@ -213,18 +225,46 @@ func (n *Node) janitor(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		n.mu.Lock()
-		layout := n.layout
-		n.mu.Unlock()
 		if !n.nats.IsConnected() {
 			continue
 		}
-		_, err := broker.Trim(ctx, n.js, layout)
+		err := n.tend(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			n.cfg.Logger.WarnContext(ctx, "streams cannot be trimmed", "error", err)
+			n.cfg.Logger.WarnContext(ctx, "streams cannot be tended", "error", err)
 		}
 		failing = err != nil
 	}
+}
+
+// tend does what is due in the broker.
+func (n *Node) tend(ctx context.Context) error {
+	n.mu.Lock()
+	layout, unprovisioned := n.layout, n.unprovisioned
+	n.mu.Unlock()
+	if unprovisioned {
+		if err := n.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := broker.Trim(ctx, n.js, layout)
+	return err
+}
+
+// catchUp provisions a broker that was away during an apply.
+func (n *Node) catchUp(ctx context.Context) error {
+	// Not beside an apply: it would bring back the layout before that one.
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	n.mu.Lock()
+	layout := n.layout
+	n.mu.Unlock()
+	if err := n.provision(ctx, layout); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.unprovisioned = false
+	n.mu.Unlock()
+	return nil
 }
 
 // once is a lifecycle.Runner that is ready when do is done and then runs then, or waits.

@@ -190,7 +190,7 @@ func TestDeadLettersAreListedSentBackAndDropped(t *testing.T) {
 		t.Error(err)
 	}
 	whole, err := p.client.DeadLetter(ctx, first.Seq)
-	if err != nil || string(whole.Data) != "bad one" {
+	if err != nil || (string(whole.Data) != "bad one" && string(whole.Data) != "bad two") {
 		t.Errorf("letter %d holds %q, %v", first.Seq, whole.Data, err)
 	}
 	p.await(t, "a problem that says so", func(s status.Snapshot) bool {
@@ -207,10 +207,11 @@ func TestDeadLettersAreListedSentBackAndDropped(t *testing.T) {
 			return len(now) == 2 && now[0].Seq > seqs[1] && now[1].Seq > seqs[1]
 		}, "both parked again under new numbers")
 	}
-	back := letters()[0]
-	if back.Event != first.Event || back.Subject != first.Subject {
-		t.Errorf("an event that came back is %s on %s, it was %s on %s", back.Event, back.Subject, first.Event, first.Subject)
+	i := slices.IndexFunc(letters(), func(l node.DeadLetter) bool { return l.Event == first.Event })
+	if i < 0 || letters()[i].Subject != first.Subject {
+		t.Fatalf("events that came back: %+v, want %s among them", letters(), first.Event)
 	}
+	back := letters()[i]
 	if n, err := p.client.DropDead(ctx, node.Selection{Seqs: []uint64{back.Seq}}); n != 1 || err != nil {
 		t.Errorf("dropped %d letters, %v", n, err)
 	}

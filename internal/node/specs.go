@@ -22,6 +22,10 @@ import (
 // brokerName is the instance and the service of the broker. A manifest cannot name a service so.
 const brokerName = "broker"
 
+// envWiring carries a digest of the grant without its secret. Programs read their grant once, so changed wiring, or
+// changed settings of a built-in service, must be a changed environment to the plan: then the instance is restarted.
+const envWiring = "HOZO_WIRING"
+
 // brokerGrace is how long a broker may take to flush its store and to recover it.
 const brokerGrace = 2 * time.Minute
 
@@ -47,7 +51,7 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 }
 
 // specsOf turns the services of m into instances. Mistakes that only this host can show (an unknown user) are faults.
-func (n *Node) specsOf(m *manifest.Manifest, port int) ([]plan.Spec, error) {
+func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]plan.Spec, error) {
 	specs := []plan.Spec{n.brokerSpec(m, port)}
 	for _, s := range m.Services {
 		uid, gid, groups, err := identity(s)
@@ -75,6 +79,7 @@ func (n *Node) specsOf(m *manifest.Manifest, port int) ([]plan.Spec, error) {
 				spec.Needs = append(spec.Needs, plan.Need{Service: brokerName, Condition: plan.Ready})
 				env[wire.EnvBus] = fmt.Sprintf("nats://127.0.0.1:%d", port)
 				env[wire.EnvGrant] = n.state.grant(name)
+				env[envWiring] = wiring(grants, name)
 			}
 			spec.Env = n.environment(env)
 			specs = append(specs, spec)

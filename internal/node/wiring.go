@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +53,18 @@ func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 		}
 	}
 	return grants, nil
+}
+
+// wiring is a digest of what the grant of an instance allows and configures.
+func wiring(grants []wire.Grant, instance string) string {
+	g := grants[slices.IndexFunc(grants, func(g wire.Grant) bool { return g.User == instance })]
+	g.Password = ""
+	data, err := json.Marshal(g)
+	if err != nil {
+		panic(fmt.Sprintf("node: internal error: a grant that was made here cannot be encoded: %v", err))
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8]) // 64 bits tell one instance's wirings apart
 }
 
 func keptPassword(path string) (string, error) {
