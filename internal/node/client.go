@@ -39,13 +39,15 @@ func NewClient(dir string) *Client {
 // Status returns the state of the project.
 func (c *Client) Status(ctx context.Context) (status.Snapshot, error) {
 	var s status.Snapshot
-	return s, c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+	err := c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
 }
 
 // Apply brings the host to the manifest at file and returns the steps that it took.
 func (c *Client) Apply(ctx context.Context, file, env string) ([]string, error) {
 	var reply applyReply
-	return reply.Steps, c.do(ctx, http.MethodPost, "/v1/apply", applyRequest{file, env}, &reply)
+	err := c.do(ctx, http.MethodPost, "/v1/apply", applyRequest{file, env}, &reply)
+	return reply.Steps, err
 }
 
 // Down stops everything. It returns when the services are gone; the node and its keeper end right after.
@@ -89,25 +91,29 @@ func (c *Client) Events(ctx context.Context) iter.Seq2[supervisor.Event, error] 
 func (c *Client) DeadLetters(ctx context.Context, service string, after uint64, limit int) ([]DeadLetter, error) {
 	q := url.Values{"service": {service}, "after": {strconv.FormatUint(after, 10)}, "limit": {strconv.Itoa(limit)}}
 	var letters []DeadLetter
-	return letters, c.do(ctx, http.MethodGet, "/v1/dlq?"+q.Encode(), nil, &letters)
+	err := c.do(ctx, http.MethodGet, "/v1/dlq?"+q.Encode(), nil, &letters)
+	return letters, err
 }
 
 // DeadLetter returns one with its data.
 func (c *Client) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
 	var letter DeadLetter
-	return letter, c.do(ctx, http.MethodGet, fmt.Sprintf("/v1/dlq/%d", seq), nil, &letter)
+	err := c.do(ctx, http.MethodGet, fmt.Sprintf("/v1/dlq/%d", seq), nil, &letter)
+	return letter, err
 }
 
 // RetryDead sends what s selects back to the services that parked it and returns how many there were.
 func (c *Client) RetryDead(ctx context.Context, s Selection) (int, error) {
 	var reply countReply
-	return reply.Count, c.do(ctx, http.MethodPost, "/v1/dlq/retry", s, &reply)
+	err := c.do(ctx, http.MethodPost, "/v1/dlq/retry", s, &reply)
+	return reply.Count, err
 }
 
 // DropDead removes what s selects for good and returns how many there were.
 func (c *Client) DropDead(ctx context.Context, s Selection) (int, error) {
 	var reply countReply
-	return reply.Count, c.do(ctx, http.MethodPost, "/v1/dlq/drop", s, &reply)
+	err := c.do(ctx, http.MethodPost, "/v1/dlq/drop", s, &reply)
+	return reply.Count, err
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,8 +16,12 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo"
 	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/internal/broker"
 	"github.com/hozo-dev/hozo/internal/cli"
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/node"
@@ -241,12 +246,8 @@ func (p *project) feed(t *testing.T, events ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := os.ReadFile(filepath.Join(p.state, "broker", "port"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx := testkit.Context(t)
-	conn, err := bus.Connect(ctx, bus.Config{Grant: grant, URL: "nats://" + net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(port)))})
+	conn, err := bus.Connect(ctx, bus.Config{Grant: grant, URL: p.bus(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,6 +262,39 @@ func (p *project) feed(t *testing.T, events ...string) {
 			t.Fatalf("publish %q: %v", e, err)
 		}
 	}
+}
+
+// admin connects as the node does.
+func (p *project) admin(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	var own struct{ Password string }
+	data, err := os.ReadFile(filepath.Join(p.state, "grants", "node.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &own)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(p.bus(t), nats.UserInfo(broker.PlatformUser, own.Password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// bus is the broker's address.
+func (p *project) bus(t *testing.T) string {
+	t.Helper()
+	port, err := os.ReadFile(filepath.Join(p.state, "broker", "port"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "nats://" + net.JoinHostPort("127.0.0.1", strings.TrimSpace(string(port)))
 }
 
 func eventsIn(name string, want uint64) func(status.Snapshot) bool {

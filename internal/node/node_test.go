@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/node"
@@ -223,6 +225,49 @@ func TestDeadLettersAreListedSentBackAndDropped(t *testing.T) {
 	}
 	if n, err := p.client.RetryDead(ctx, node.Selection{}); n != 0 || fault.ExitCode(err) != 2 {
 		t.Errorf("an empty selection sent back %d, %v", n, err)
+	}
+}
+
+func TestInterruptedRetryIsFinishedOnce(t *testing.T) {
+	t.Parallel()
+	p := up(t, manifestServices, 1)
+	ctx := testkit.Context(t)
+	p.feed(t, "bad")
+	var letters []node.DeadLetter
+	parked := func() bool {
+		var err error
+		if letters, err = p.client.DeadLetters(ctx, "", 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		return len(letters) == 1
+	}
+	testkit.Eventually(t, parked, "a parked event")
+	first := letters[0]
+	id, err := wire.ParseEventID(first.Event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A node that was killed while it set the letter aside has left it in both places.
+	aside := nats.NewMsg(wire.DeadSubject("worker", id) + ".back")
+	aside.Data = []byte("bad")
+	aside.Header.Set(wire.HeaderSource, first.Event)
+	aside.Header.Set(wire.HeaderSubject, first.Subject)
+	aside.Header.Set("Hozo-Letter", strconv.FormatUint(first.Seq, 10))
+	js := p.admin(t)
+	ack, err := js.PublishMsg(ctx, aside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := p.client.RetryDead(ctx, node.Selection{All: true}); n != 1 || err != nil {
+		t.Fatalf("sent back %d letters, %v", n, err)
+	}
+	testkit.Eventually(t, func() bool { return parked() && letters[0].Seq > ack.Sequence }, "the event parked again")
+	retries, err := js.Stream(ctx, wire.StreamName(wire.RetryStream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := retries.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("the event was sent back %d times", n)
 	}
 }
 

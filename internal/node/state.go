@@ -6,11 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/hozo-dev/hozo/internal/broker"
 )
 
 // state is the project's state folder as the node sees it.
@@ -75,13 +76,6 @@ func (s state) password() (string, error) {
 	return c.Password, err
 }
 
-// The broker's port is chosen below Linux's ephemeral range (32768 and up): a client that dials a dead broker's port can
-// otherwise be given that very port as its own, connect to itself and keep the broker from ever coming back.
-const (
-	firstPort = 20000
-	lastPort  = 32000
-)
-
 // port returns the broker's port, chosen once for the life of the state folder.
 func (s state) port() (int, error) {
 	path := filepath.Join(s.broker(), "port")
@@ -95,17 +89,9 @@ func (s state) port() (int, error) {
 	if err := os.MkdirAll(s.broker(), 0o700); err != nil {
 		return 0, err
 	}
-	offset := make([]byte, 2)
-	_, _ = rand.Read(offset) // it never fails; see crypto/rand
-	start := (int(offset[0])<<8 | int(offset[1])) % (lastPort - firstPort)
-	for i := range lastPort - firstPort {
-		port := firstPort + (start+i)%(lastPort-firstPort)
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)) // a local bind does not block
-		if err != nil {
-			continue
-		}
-		_ = l.Close() // only whether it is free was asked
-		return port, os.WriteFile(path, []byte(strconv.Itoa(port)+"\n"), 0o600)
+	port, err := broker.ChoosePort()
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no free port from %d to %d for the broker", firstPort, lastPort)
+	return port, os.WriteFile(path, []byte(strconv.Itoa(port)+"\n"), 0o600)
 }
