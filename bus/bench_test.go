@@ -36,7 +36,7 @@ func lines(n int) [][]byte {
 // How fast does one core make frames, and does it allocate?
 func BenchmarkBuilder(b *testing.B) {
 	events := lines(2000)
-	for _, codec := range []wire.Codec{wire.CodecNone, wire.CodecZstd} {
+	for _, codec := range []wire.Codec{wire.CodecNone, wire.CodecZstd, wire.CodecS2} {
 		b.Run(codec.String(), func(b *testing.B) {
 			builder := bus.NewBuilder(codec)
 			raw, encoded, i := 0, 0, 0

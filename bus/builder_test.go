@@ -14,7 +14,7 @@ import (
 func TestBuilderKeepsEventsInOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		codec := rapid.SampledFrom([]wire.Codec{wire.CodecNone, wire.CodecZstd}).Draw(t, "codec")
+		codec := rapid.SampledFrom([]wire.Codec{wire.CodecNone, wire.CodecZstd, wire.CodecS2}).Draw(t, "codec")
 		b := bus.NewBuilder(codec)
 		for round := range 3 { // buffers are reused
 			events := rapid.SliceOfN(rapid.SliceOf(rapid.Byte()), 1, 40).Draw(t, "events")

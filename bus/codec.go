@@ -3,9 +3,11 @@ package bus
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -29,8 +31,13 @@ var (
 
 // compress appends raw, coded by codec, to dst.
 func compress(dst []byte, codec wire.Codec, raw []byte) []byte {
-	if codec == wire.CodecNone {
+	switch codec {
+	case wire.CodecNone:
 		return append(dst, raw...)
+	case wire.CodecS2:
+		most := s2.MaxEncodedLen(len(raw))
+		dst = slices.Grow(dst, most)
+		return dst[:len(dst)+len(s2.Encode(dst[len(dst):len(dst)+most], raw))]
 	}
 	enc, err := zstdEncoder()
 	if err != nil {
@@ -45,12 +52,21 @@ func decompress(buf []byte, codec wire.Codec, payload []byte, size int) (raw, ne
 	if codec == wire.CodecNone {
 		return payload, buf, nil
 	}
+	if cap(buf) < size {
+		buf = make([]byte, 0, size+size/8) // frames of one stream differ by a few events
+	}
+	if codec == wire.CodecS2 {
+		if n, err := s2.DecodedLen(payload); err != nil || n != size {
+			return nil, buf, fmt.Errorf("%w: payload is %d bytes decompressed, header says %d (%v)", wire.ErrFrame, n, size, err)
+		}
+		if raw, err = s2.Decode(buf[:size], payload); err != nil {
+			return nil, buf, fmt.Errorf("%w: decompress: %w", wire.ErrFrame, err)
+		}
+		return raw, buf, nil
+	}
 	dec, err := zstdDecoder()
 	if err != nil {
 		panic(fmt.Sprintf("bus: internal error: zstd decoder: %v", err)) // only wrong options can fail
-	}
-	if cap(buf) < size {
-		buf = make([]byte, 0, size+size/8) // frames of one stream differ by a few events
 	}
 	raw, err = dec.DecodeAll(payload, buf[:0:size])
 	if err != nil {
@@ -64,8 +80,6 @@ func decompress(buf []byte, codec wire.Codec, payload []byte, size int) (raw, ne
 
 // codecOf reads the manifest's word for a route's compression; zstd is the default.
 func codecOf(r wire.Route) wire.Codec {
-	if r.Compression == wire.CodecNone.String() {
-		return wire.CodecNone
-	}
-	return wire.CodecZstd
+	codec, _ := wire.CodecOf(r.Compression) // the manifest has checked the word
+	return codec
 }

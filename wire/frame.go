@@ -11,7 +11,7 @@ import (
 //
 //	offset  size
 //	     0     4  magic "HZF1"
-//	     4     1  codec: 0 none, 1 zstd
+//	     4     1  codec: 0 none, 1 zstd, 2 s2
 //	     5     3  reserved, zero
 //	     8     4  count of events, at least 1
 //	    12     4  raw length: bytes of the payload before compression
@@ -34,7 +34,8 @@ type Codec uint8
 
 const (
 	CodecNone Codec = 0
-	CodecZstd Codec = 1
+	CodecZstd Codec = 1 // smallest; what a file sink stores as it is
+	CodecS2   Codec = 2 // a block of S2, Snappy's successor: a third of zstd's time for a third more bytes
 )
 
 // String gives the manifest's word for the codec.
@@ -44,6 +45,8 @@ func (c Codec) String() string {
 		return "none"
 	case CodecZstd:
 		return "zstd"
+	case CodecS2:
+		return "s2"
 	default:
 		return fmt.Sprintf("codec %d", uint8(c))
 	}
@@ -71,6 +74,17 @@ func (f Frame) Event(raw []byte, i int) []byte {
 }
 
 func (f Frame) end(i int) int { return int(binary.LittleEndian.Uint32(f.ends[4*i:])) }
+
+// CodecOf reads the manifest's word for a codec; an empty word is the default, zstd. It reports false for words it does
+// not know.
+func CodecOf(word string) (Codec, bool) {
+	for _, c := range []Codec{CodecNone, CodecZstd, CodecS2} {
+		if word == c.String() {
+			return c, true
+		}
+	}
+	return CodecZstd, word == ""
+}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -102,7 +116,7 @@ func ParseFrame(b []byte) (Frame, error) {
 	codec := Codec(b[4])
 	count, raw := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
 	switch {
-	case codec > CodecZstd || b[5] != 0 || b[6] != 0 || b[7] != 0:
+	case codec > CodecS2 || b[5] != 0 || b[6] != 0 || b[7] != 0:
 		return Frame{}, fmt.Errorf("%w: codec %d of a newer version", ErrFrame, codec)
 	case count == 0 || raw > MaxFrameRawBytes || count > raw:
 		return Frame{}, fmt.Errorf("%w: %d events in %d bytes", ErrFrame, count, raw)

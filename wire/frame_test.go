@@ -143,7 +143,7 @@ func TestParseFrameSaysWhichRuleIsBroken(t *testing.T) {
 
 func TestCodecNamesAreTheManifests(t *testing.T) {
 	t.Parallel()
-	for codec, want := range map[wire.Codec]string{wire.CodecNone: "none", wire.CodecZstd: "zstd", 7: "codec 7"} {
+	for codec, want := range map[wire.Codec]string{wire.CodecNone: "none", wire.CodecZstd: "zstd", wire.CodecS2: "s2", 7: "codec 7"} {
 		if got := codec.String(); got != want {
 			t.Errorf("codec %d is called %q, want %q", uint8(codec), got, want)
 		}

@@ -41,7 +41,7 @@ type Source struct {
 type Route struct {
 	Subject     string `json:"subject"` // may end in ".>" or contain "*"
 	Stream      string `json:"stream"`
-	Compression string `json:"compression"` // "zstd" or "none"
+	Compression string `json:"compression"` // "zstd", "s2" or "none"
 	Frames      bool   `json:"frames"`      // false: one message an event, for foreign NATS clients
 }
 

@@ -7,7 +7,7 @@ const (
 
 	HeaderSource   = "Hozo-Source"   // EventID of the event, or stream:sequence of the frame, that this one was made from
 	HeaderProducer = "Hozo-Producer" // producer of an ingested batch
-	HeaderBatch    = "Hozo-Batch"    // number of an ingested batch, and of the frame in it: "7/0/3" is the first of batch 7's three frames
+	HeaderBatch    = "Hozo-Batch"    // number of an ingested batch, and of the frame in it: "7/0/3" is the first of batch 7's three frames; the others add the first one's sequence, "7/1/3/1234"
 	HeaderSubject  = "Hozo-Subject"  // original subject of a parked or retried event
 	HeaderCode     = "Hozo-Code"     // fault code of why an event was parked
 	HeaderError    = "Hozo-Error"    // why an event was parked, one line

@@ -95,7 +95,7 @@ func streamKeys() []key[Stream] {
 		field("max_bytes", "Most bytes on disk; publishing fails beyond. Default 1GiB.", size(64<<10), func(s *Stream) *Bytes { return &s.MaxBytes }),
 		field("durability", "What an acknowledgement survives: memory (nothing), process (kill -9 of every process; default) or power (loss of power).",
 			oneOf(DurabilityMemory, DurabilityProcess, DurabilityPower), func(s *Stream) *Durability { return &s.Durability }),
-		field("compression", "zstd (default) or none.", oneOf("zstd", "none"), func(s *Stream) *string { return &s.Compression }),
+		field("compression", "zstd (default, smallest), s2 (fastest) or none.", oneOf("zstd", "s2", "none"), func(s *Stream) *string { return &s.Compression }),
 		field("frames", "Many events in one message. Default true; false for clients that speak NATS without Hozo's packages.", boolean(), func(s *Stream) *bool { return &s.Frames }),
 		field("dedupe", "Window in which a repeated event is recognised. Default 10m, at most keep.", span(minDedupe, maxSpan), func(s *Stream) *time.Duration { return &s.Dedupe }),
 	}

@@ -41,7 +41,7 @@ type Stream struct {
 	Keep        time.Duration // age at which events are dropped; default 24h
 	MaxBytes    Bytes         // most bytes on disk; publishing fails beyond; default 1GiB
 	Durability  Durability
-	Compression string        // zstd (default) or none
+	Compression string        // zstd (default, smallest), s2 (fastest) or none
 	Frames      bool          // default true
 	Dedupe      time.Duration // window in which a repeated message id is recognised; default 10m, at most Keep
 }

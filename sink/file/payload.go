@@ -18,7 +18,9 @@ func (t *Target) payload(b sink.Batch, f *bus.Frame) ([]byte, error) {
 		if codec == wire.CodecZstd {
 			return stored, nil
 		}
-		return t.encoder.EncodeAll(stored, nil), nil
+		if codec == wire.CodecNone {
+			return t.encoder.EncodeAll(stored, nil), nil
+		}
 	}
 	lines := make([]byte, 0, f.RawBytes()+1)
 	for i := range f.Len() {
