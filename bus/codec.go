@@ -56,8 +56,10 @@ func decompress(buf []byte, codec wire.Codec, payload []byte, size int) (raw, ne
 		buf = make([]byte, 0, size+size/8) // frames of one stream differ by a few events
 	}
 	if codec == wire.CodecS2 {
-		if n, err := s2.DecodedLen(payload); err != nil || n != size {
-			return nil, buf, fmt.Errorf("%w: payload is %d bytes decompressed, header says %d (%v)", wire.ErrFrame, n, size, err)
+		if n, err := s2.DecodedLen(payload); err != nil {
+			return nil, buf, fmt.Errorf("%w: decompress: %w", wire.ErrFrame, err)
+		} else if n != size {
+			return nil, buf, fmt.Errorf("%w: payload is %d bytes decompressed, header says %d", wire.ErrFrame, n, size)
 		}
 		if raw, err = s2.Decode(buf[:size], payload); err != nil {
 			return nil, buf, fmt.Errorf("%w: decompress: %w", wire.ErrFrame, err)

@@ -47,11 +47,14 @@ func (c Config) validate() error {
 	if c.BatchBytes < 0 {
 		errs = append(errs, fmt.Errorf("BatchBytes is %d, want at least 1", c.BatchBytes))
 	}
-	for name, d := range map[string]time.Duration{
-		"BatchAge": c.BatchAge, "FlushAge": c.FlushAge, "Backoff": c.Backoff, "MaxBackoff": c.MaxBackoff, "StopGrace": c.StopGrace,
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"BatchAge", c.BatchAge}, {"FlushAge", c.FlushAge}, {"Backoff", c.Backoff}, {"MaxBackoff", c.MaxBackoff}, {"StopGrace", c.StopGrace},
 	} {
-		if d < 0 {
-			errs = append(errs, fmt.Errorf("%s is %s, want more than 0", name, d))
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is %s, want more than 0", d.name, d.value))
 		}
 	}
 	return errors.Join(errs...)

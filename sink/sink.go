@@ -11,8 +11,11 @@ import (
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/wire"
 )
+
+var _ lifecycle.Runner = (*Sink)(nil)
 
 // Sink copies one source into a target. Run it once.
 type Sink struct {

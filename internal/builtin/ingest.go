@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -74,10 +72,7 @@ func newIngest(conn *bus.Conn, cfg manifest.Ingest) (*ingest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("publish to %s: %w", route.Subject, err)
 		}
-		codec := wire.CodecZstd
-		if route.Compression == wire.CodecNone.String() {
-			codec = wire.CodecNone
-		}
+		codec, _ := wire.CodecOf(route.Compression) // the manifest has checked the word
 		in.only = &ingestStream{
 			subject: route.Subject, route: route, publisher: publisher, latest: newLatestCache(),
 			builders: sync.Pool{New: func() any { return bus.NewBuilder(codec) }},
@@ -263,58 +258,4 @@ func (in *ingest) publish(ctx context.Context, st *ingestStream, b batch) (store
 		s.last = last
 	}
 	return s, nil
-}
-
-// producer is who sent a batch, and which.
-type producer struct {
-	id    string // empty when the request names none
-	batch uint64
-}
-
-// producerPattern allows what a subject can hold as one token.
-var producerPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
-func producerOf(r *http.Request, st *ingestStream) (producer, *refusal) {
-	id, number := r.Header.Get(wire.HTTPProducer), r.Header.Get(wire.HTTPBatch)
-	if id == "" && number == "" {
-		return producer{}, nil
-	}
-	bad := func(what string) (producer, *refusal) {
-		return producer{}, refuse(http.StatusBadRequest, "ingest/producer", what,
-			"send both "+wire.HTTPProducer+" (letters, digits, _ and -, up to 64) and "+wire.HTTPBatch+" (from 1 upwards), or neither")
-	}
-	if !producerPattern.MatchString(id) {
-		return bad(fmt.Sprintf("%s is %q", wire.HTTPProducer, id))
-	}
-	batch, err := strconv.ParseUint(number, 10, 64)
-	if err != nil || batch == 0 {
-		return bad(fmt.Sprintf("%s is %q", wire.HTTPBatch, number))
-	}
-	if !st.route.Frames {
-		return producer{}, refuse(http.StatusBadRequest, "ingest/producer", "stream "+st.route.Stream+" has no frames, so it cannot recognise batches",
-			"send without "+wire.HTTPProducer+", or set frames: true on the stream")
-	}
-	return producer{id, batch}, nil
-}
-
-// awayClock knows since when the broker has been away. The zero awayClock is ready; it is safe for concurrent use.
-type awayClock struct {
-	mu    sync.Mutex
-	since time.Time
-}
-
-// tooLong notes whether the broker is connected now and reports whether it has been away for longer than a request
-// would wait. Then the body need not be read.
-func (a *awayClock) tooLong(connected bool, now time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case connected:
-		a.since = time.Time{}
-	case a.since.IsZero():
-		a.since = now
-	default:
-		return now.Sub(a.since) > storePatience
-	}
-	return false
 }

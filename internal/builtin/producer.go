@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,38 @@ import (
 // chainTries is how often a batch is looked at anew because somebody else stored on the producer's subject. Two
 // processes that send one batch of many parts meet once a part at most, and each time one of them gets further.
 const chainTries = 64
+
+// producer is who sent a batch, and which.
+type producer struct {
+	id    string // empty when the request names none
+	batch uint64
+}
+
+// producerPattern allows what a subject can hold as one token.
+var producerPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func producerOf(r *http.Request, st *ingestStream) (producer, *refusal) {
+	id, number := r.Header.Get(wire.HTTPProducer), r.Header.Get(wire.HTTPBatch)
+	if id == "" && number == "" {
+		return producer{}, nil
+	}
+	bad := func(what string) (producer, *refusal) {
+		return producer{}, refuse(http.StatusBadRequest, "ingest/producer", what,
+			"send both "+wire.HTTPProducer+" (letters, digits, _ and -, up to 64) and "+wire.HTTPBatch+" (from 1 upwards), or neither")
+	}
+	if !producerPattern.MatchString(id) {
+		return bad(fmt.Sprintf("%s is %q", wire.HTTPProducer, id))
+	}
+	batch, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || batch == 0 {
+		return bad(fmt.Sprintf("%s is %q", wire.HTTPBatch, number))
+	}
+	if !st.route.Frames {
+		return producer{}, refuse(http.StatusBadRequest, "ingest/producer", "stream "+st.route.Stream+" has no frames, so it cannot recognise batches",
+			"send without "+wire.HTTPProducer+", or set frames: true on the stream")
+	}
+	return producer{id, batch}, nil
+}
 
 // latest is the newest frame on a producer's subject. The zero latest is that of a producer who has stored nothing.
 type latest struct {

@@ -7,8 +7,9 @@
 // under its name in one act, complete and synced to the disk; what is still being written ends in .part and is thrown
 // away at the next start, because the stream has it.
 //
-// Frames are copied as they are stored: their payload is compressed lines already, and compressed payloads one after the
-// other are one compressed file. Reading such a file needs nothing but zstd.
+// Frames of streams with zstd compression are copied as they are stored: their payload is compressed lines already, and
+// compressed payloads one after the other are one compressed file. Others are compressed on the way. Reading such a file
+// needs nothing but zstd.
 //
 // Files may be moved away at any time, oldest first. Leave the newest one of each stream: without it the sink begins the
 // stream again.
@@ -45,7 +46,7 @@ type Config struct {
 	// CheckLines makes the target look into every frame for events that hold a newline, which would be two lines in the
 	// file; such an event is compacted, or refused when it is no JSON. It costs a decompression of the stream, some 2 ms
 	// of a core for each megabyte. Streams that only Hozo's ingest or encoding/json write to do not need it. Messages
-	// that are no frames are always looked at.
+	// that are no frames, and frames of s2 streams, are always looked at.
 	CheckLines bool
 }
 
@@ -135,7 +136,7 @@ func (t *Target) Write(_ context.Context, b sink.Batch) (uint64, error) {
 		if err := f.rotate(); err != nil {
 			return 0, err
 		}
-		payload, err := t.payload(b, frame)
+		payload, err := t.payload(f, b, frame)
 		if err != nil {
 			return 0, err
 		}

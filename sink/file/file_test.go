@@ -3,6 +3,7 @@ package file_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -250,5 +251,24 @@ func TestNothingButFilesOfTheOwnerIsLeft(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestFrameThatCannotBeDecompressedIsPoison(t *testing.T) {
+	t.Parallel()
+	target := openDir(t, t.TempDir(), file.Config{})
+	// Its checksum holds, so only whoever looks inside can tell.
+	data := wire.AppendFrame(nil, wire.CodecS2, []uint32{2, 5}, 6, []byte("no block of s2"))
+	b := sink.Batch{Source: stream, Frames: []*bus.Frame{sinktest.Message(stream, stream, 1, nil, data)}}
+	_, err := target.Write(t.Context(), b)
+	rows, ok := errors.AsType[*sink.RowError](err)
+	if !ok || len(rows.Rows) != 2 || fault.Code(rows.Rows[0].Err) != bus.CodeBadFrame {
+		t.Fatalf("write gave %v", err)
+	}
+	if _, err := target.Write(t.Context(), b.Without(rows.Rows)); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := target.Flush(t.Context(), stream); err != nil || w != 1 {
+		t.Fatalf("watermark is %d, %v", w, err)
 	}
 }

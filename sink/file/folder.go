@@ -29,8 +29,10 @@ type folder struct {
 	watermark uint64 // end of the last finished file
 	taken     uint64 // sequence of the last frame appended; the watermark when there is no part
 	part      *os.File
-	size      int64 // bytes of whole frames in part; what lies behind is overwritten or cut off
-	synced    bool  // part is complete on the disk and closed; only its name is missing
+	size      int64  // bytes of whole frames in part; what lies behind is overwritten or cut off
+	synced    bool   // part is complete on the disk and closed; only its name is missing
+	lines     []byte // of one frame; reused, as is encoded
+	encoded   []byte
 }
 
 // load reads the finished files, removes unfinished ones and forgets the current one.

@@ -11,39 +11,44 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// payload returns the compressed lines of a frame.
-func (t *Target) payload(b sink.Batch, f *bus.Frame) ([]byte, error) {
+// payload returns the compressed lines of a frame, valid until the next call for the same folder.
+func (t *Target) payload(to *folder, b sink.Batch, f *bus.Frame) ([]byte, error) {
 	codec, stored := f.Stored()
-	if f.Framed() && b.Whole(f) && !t.split(f) {
+	if t.copied(b, f) {
 		if codec == wire.CodecZstd {
 			return stored, nil
 		}
-		if codec == wire.CodecNone {
-			return t.encoder.EncodeAll(stored, nil), nil
-		}
+		to.encoded = t.encoder.EncodeAll(stored, to.encoded[:0])
+		return to.encoded, nil
 	}
-	lines := make([]byte, 0, f.RawBytes()+1)
+	to.lines = to.lines[:0]
 	for i := range f.Len() {
 		if b.Skips(f, i) {
 			continue
 		}
-		event, err := f.Event(i)
-		if err != nil {
-			return nil, fmt.Errorf("read frame %s:%d: %w", f.Stream, f.Seq, err)
+		line, err := lineOf(f, i)
+		if err != nil { // misfits names these, so nobody gets here with one
+			return nil, fmt.Errorf("write event %s: %w", f.ID(i), err)
 		}
-		if line, err := oneLine(event); err == nil { // misfits has refused the others
-			lines = append(append(lines, line...), '\n')
-		}
+		to.lines = append(append(to.lines, line...), '\n')
 	}
-	if len(lines) == 0 {
+	if len(to.lines) == 0 {
 		return nil, nil
 	}
-	return t.encoder.EncodeAll(lines, nil), nil
+	to.encoded = t.encoder.EncodeAll(to.lines, to.encoded[:0])
+	return to.encoded, nil
 }
 
-// misfits finds the events of a frame that cannot be one line.
+// copied reports whether a frame's stored payload is lines that go into the file as they are, compressed on the way
+// when they are not.
+func (t *Target) copied(b sink.Batch, f *bus.Frame) bool {
+	codec, _ := f.Stored()
+	return f.Framed() && (codec == wire.CodecZstd || codec == wire.CodecNone) && b.Whole(f) && !t.split(f)
+}
+
+// misfits finds the events of a frame that cannot be one line, or cannot be read at all.
 func (t *Target) misfits(b sink.Batch, f *bus.Frame) []sink.Poison {
-	if f.Framed() && !t.split(f) {
+	if t.copied(b, f) {
 		return nil
 	}
 	var poison []sink.Poison
@@ -51,15 +56,19 @@ func (t *Target) misfits(b sink.Batch, f *bus.Frame) []sink.Poison {
 		if b.Skips(f, i) {
 			continue
 		}
-		event, err := f.Event(i)
-		if err == nil {
-			_, err = oneLine(event)
-		}
-		if err != nil {
+		if _, err := lineOf(f, i); err != nil {
 			poison = append(poison, sink.Poison{ID: f.ID(i), Err: err})
 		}
 	}
 	return poison
+}
+
+func lineOf(f *bus.Frame, i int) ([]byte, error) {
+	event, err := f.Event(i)
+	if err != nil {
+		return nil, err
+	}
+	return oneLine(event)
 }
 
 // split reports whether the target is to look for events with newlines and the frame holds one: then it has more

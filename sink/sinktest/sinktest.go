@@ -312,14 +312,15 @@ func otherForms(t *testing.T, h Harness) {
 	o := open(t, h, t.TempDir())
 	o.watermark(stream)
 	var events []string
-	for i := range 6 {
+	for i := range 8 {
 		events = append(events, fmt.Sprintf(`{"n":%d}`, i))
 	}
 	o.write(sink.Batch{Source: stream, Frames: []*bus.Frame{
-		Frame(stream, 1, wire.CodecNone, []byte(events[0]), []byte(events[1])),
+		Frame(stream, 1, wire.CodecS2, []byte(events[0]), []byte(events[1])),
 		Message(stream, stream, 2, nil, []byte(events[2])),
 		Frame(stream, 3, wire.CodecZstd, []byte(events[3]), []byte(events[4])),
 		Message(stream, stream, 4, nil, []byte("{\n\"n\":5\n}")),
+		Frame(stream, 5, wire.CodecNone, []byte(events[6]), []byte(events[7])),
 	}})
 	o.flush(stream)
 	got := o.h.Rows(t, o.dir, stream)
