@@ -7,6 +7,7 @@ import (
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 )
@@ -44,8 +45,15 @@ func TestBuilderKeepsEventsInOrder(t *testing.T) {
 }
 
 func decompressed(t interface{ Fatal(...any) }, f wire.Frame) []byte {
-	if f.Codec == wire.CodecNone {
+	switch f.Codec {
+	case wire.CodecNone:
 		return f.Payload
+	case wire.CodecS2:
+		raw, err := s2.Decode(nil, f.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
 	}
 	dec, err := zstd.NewReader(nil)
 	if err != nil {
