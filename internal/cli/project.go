@@ -28,7 +28,7 @@ func (o *options) manifestPath() (string, error) {
 		if dir == filepath.Dir(dir) {
 			return "", &fault.Error{
 				Code: "cli/no-manifest", Kind: fault.Misuse, What: "there is no " + manifestName + " here or in a folder above",
-				Where: o.abs("."), Fix: "go to your project, name the file with --file, or write one: see `hozo schema` and examples/hello/hozo.yaml",
+				Where: o.abs("."), Fix: "go to your project, name the file with --file, or write one: see `hozo schema` and examples/firehose/hozo.yaml",
 			}
 		}
 	}
