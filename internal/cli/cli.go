@@ -120,7 +120,7 @@ keeps them alive and shows what they do.
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().StringVarP(&o.file, "file", "f", "", "the manifest (default: hozo.yaml here or in a folder above)")
+	root.PersistentFlags().StringVar(&o.file, "file", "", "the manifest (default: hozo.yaml here or in a folder above)")
 	root.PersistentFlags().StringVar(&o.manifest, "env", "", "environment of the manifest to lay over it")
 	root.PersistentFlags().StringVar(&o.state, "state", "", "folder of the running project's state (default: .hozo beside the manifest)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err) })

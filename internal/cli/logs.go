@@ -39,7 +39,7 @@ func newLogs(o *options) *cobra.Command {
 			return o.follow(cmd.Context(), client, opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.follow, "follow", false, "go on as more is written")
+	cmd.Flags().BoolVarP(&opts.follow, "follow", "f", false, "go on as more is written")
 	cmd.Flags().IntVarP(&opts.lines, "lines", "n", 50, "lines of the past, of each instance")
 	return o.jsonFlag(cmd)
 }
