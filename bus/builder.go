@@ -40,6 +40,7 @@ func (b *Builder) Len() int { return b.events.len() }
 func (b *Builder) RawBytes() int { return b.events.bytes() }
 
 // Full reports whether the frame has reached TargetFrameBytes or MaxFrameEvents. A full Builder still takes events.
+// A Publisher decides by its own PublisherConfig.FrameBytes.
 func (b *Builder) Full() bool {
 	return b.RawBytes() >= TargetFrameBytes || b.Len() >= MaxFrameEvents
 }

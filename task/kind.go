@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hozo-dev/hozo/fault"
@@ -45,17 +44,6 @@ func (c Config) withDefaults() Config {
 	c.MaxBackoff = max(cmp.Or(max(c.MaxBackoff, 0), DefaultMaxBackoff), c.Backoff)
 	c.Timeout = cmp.Or(max(c.Timeout, 0), DefaultTimeout)
 	return c
-}
-
-// delay is how long a task waits after its attempt number n, from 1, has failed: between half the full backoff and all
-// of it, so that tasks that failed together do not come back together.
-func (c Config) delay(n int) time.Duration {
-	full := c.Backoff
-	for ; n > 1 && full < c.MaxBackoff; n-- {
-		full *= 2
-	}
-	full = min(full, c.MaxBackoff)
-	return full/2 + rand.N(full/2+1)
 }
 
 // Kind is a sort of task with arguments of type T, written and read by encoding/json; []byte and json.RawMessage pass

@@ -103,33 +103,6 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// drain ends srv. Shutdown alone would lose requests: it drops one that it has just read, and closes an idle
-// connection on which one may be under way. So clients first get drainLinger to finish what they are sending, and hear
-// with the answer that the connection closes.
-func (s *Server) drain(ctx context.Context, srv *http.Server, cut context.CancelCauseFunc) {
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainGrace)
-	defer cancel()
-	_ = s.listener.Close() // Serve returns; its error says no more than that
-	linger, stopLinger := context.WithTimeout(grace, min(drainLinger, s.cfg.DrainGrace/4))
-	s.listener.conns.wait(linger)
-	stopLinger()
-	err := srv.Shutdown(grace)
-	// Shutdown does not know of hijacked connections; their handlers are waited for here.
-	if err == nil && s.handlers.wait(grace) {
-		s.listener.closeAll() // hijacked ones whose handler has returned
-		return
-	}
-	cut(errCut)
-	n := s.listener.closeAll()
-	_ = srv.Close() // what is left in it is closed already
-	s.cfg.Logger.WarnContext(ctx, "requests were cut", "grace", s.cfg.DrainGrace, "connections", n)
-	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), afterCut)
-	defer cancelLast()
-	if !s.handlers.wait(last) {
-		s.cfg.Logger.WarnContext(ctx, "a handler ignores its cancelled context")
-	}
-}
-
 // guard is the outermost handler: limits, and an end to panics.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -171,15 +144,4 @@ func (s *Server) recovered(x *exchange, r *http.Request) {
 	Fault(x, http.StatusInternalServerError, &fault.Error{
 		Code: "web/panic", What: "the handler panicked", Where: r.Method + " " + r.URL.Path, Fix: "see the service's log",
 	})
-}
-
-type drainKey struct{}
-
-// Draining returns a channel that is closed when the Server that serves the request of ctx begins to stop. A handler
-// that lives as long as its client listens should end then. For any other context the channel never closes.
-func Draining(ctx context.Context) <-chan struct{} {
-	if draining, ok := ctx.Value(drainKey{}).(chan struct{}); ok {
-		return draining
-	}
-	return nil
 }

@@ -167,9 +167,7 @@ func (b *body) fill(src io.Reader, want, limit int64) error {
 func (b *body) grow(size int64) *refusal {
 	if more := size - b.charged; more > 0 {
 		if !b.from.budget.take(more) {
-			ref := refuse(http.StatusTooManyRequests, "ingest/busy", "too many bytes are being handled", "send it again after Retry-After")
-			ref.retryAfter, ref.hangUp = b.from.budget.retryAfter(), true
-			return ref
+			return busyRefusal(b.from.budget.retryAfter())
 		}
 		b.charged = size
 	}

@@ -25,6 +25,13 @@ func refuse(status int, code, what, fix string) *refusal {
 	return &refusal{status: status, fault: &fault.Error{Code: code, What: what, Fix: fix}}
 }
 
+// busyRefusal tells a client to come back when the requests under way have made room.
+func busyRefusal(after time.Duration) *refusal {
+	ref := refuse(http.StatusTooManyRequests, "ingest/busy", "too many bytes are being handled", "send it again after Retry-After")
+	ref.retryAfter, ref.hangUp = after, true
+	return ref
+}
+
 // storeRefusal turns an error of storing into what the client is told.
 func storeRefusal(err error) *refusal {
 	f := &fault.Error{Err: err}

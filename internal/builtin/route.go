@@ -45,7 +45,7 @@ func newRouter(cfg manifest.RouteBy) (*router, error) {
 	r.pool.New = func() any { return &evaluation{env: make(map[string]any), extract: newExtractor(r.wanted)} }
 	var errs []error
 	for i, one := range cfg.Rules {
-		program, err := compileWhen(one.When)
+		program, err := manifest.CompileCondition(one.When)
 		if err != nil {
 			errs = append(errs, &fault.Error{
 				Code: "route/condition", Kind: fault.Misuse, Where: fmt.Sprintf("route.rules[%d].when", i),

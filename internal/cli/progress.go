@@ -3,8 +3,11 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/hozo-dev/hozo/internal/feed"
 )
 
 // watch runs work and, unless quiet, shows line on standard error while it runs: rewritten in place four times a second
@@ -45,16 +48,16 @@ func (o *options) watch(quiet bool, work func(), line func() string) {
 	wg.Wait()
 }
 
-// size writes n bytes for a person, in powers of 1000 as disks and networks are sold.
-func size(n int64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB"}
-	f, i := float64(n), 0
-	for f >= 1000 && i < len(units)-1 {
-		f /= 1000
-		i++
+func progressLine(p feed.Progress, in *feed.Input, took time.Duration) string {
+	rate := float64(p.Bytes) / 1e6 / max(took.Seconds(), 0.001)
+	line := fmt.Sprintf("%s sent, %d accepted, %.1f MB/s, %d retries", size(p.Bytes), p.Accepted, rate, p.Retries)
+	if in.Size > 0 {
+		share := min(float64(in.Consumed())/float64(in.Size), 1)
+		full := int(share * barWidth)
+		line = fmt.Sprintf("[%s%s] %3.0f%% ", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), share*100) + line
 	}
-	if i == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", f, units[i])
+	return line
 }
+
+// barWidth of the progress bar: it and its figures fit in 100 columns.
+const barWidth = 24

@@ -122,17 +122,3 @@ func (o *options) send(ctx context.Context, source, endpoint string, cfg feed.Co
 		size(s.Bytes), s.Seconds, s.MBps, s.Accepted, s.Rejected, s.Retries, s.Duplicates)
 	return errors.Join(sendErr, err)
 }
-
-func progressLine(p feed.Progress, in *feed.Input, took time.Duration) string {
-	rate := float64(p.Bytes) / 1e6 / max(took.Seconds(), 0.001)
-	line := fmt.Sprintf("%s sent, %d accepted, %.1f MB/s, %d retries", size(p.Bytes), p.Accepted, rate, p.Retries)
-	if in.Size > 0 {
-		share := min(float64(in.Consumed())/float64(in.Size), 1)
-		full := int(share * barWidth)
-		line = fmt.Sprintf("[%s%s] %3.0f%% ", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), share*100) + line
-	}
-	return line
-}
-
-// barWidth of the progress bar: it and its figures fit in 100 columns.
-const barWidth = 24

@@ -87,18 +87,6 @@ func (k *Keeper) finish(r *record, exit Exit) {
 	close(r.done)
 }
 
-// endTree kills the tree of a record and returns the pids that could not be.
-func (k *Keeper) endTree(r *record) []int {
-	left, err := r.tree.end(time.Now().Add(killTime))
-	if err != nil {
-		k.log.Error("tree not ended", "process", r.spec.Name, "error", err)
-	}
-	if len(left) > 0 {
-		k.log.Error("processes survive a kill", "process", r.spec.Name, "pids", left)
-	}
-	return left
-}
-
 // childInfo is the siginfo_t of waitid(2), whose union starts at the alignment of a pointer.
 type childInfo struct {
 	Signo, Errno, Code int32

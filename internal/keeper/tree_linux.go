@@ -216,3 +216,15 @@ func (h handle) close() {
 		_ = unix.Close(h.fd) // a pidfd has nothing to flush
 	}
 }
+
+// endTree kills the tree of a record and returns the pids that could not be.
+func (k *Keeper) endTree(r *record) []int {
+	left, err := r.tree.end(time.Now().Add(killTime))
+	if err != nil {
+		k.log.Error("tree not ended", "process", r.spec.Name, "error", err)
+	}
+	if len(left) > 0 {
+		k.log.Error("processes survive a kill", "process", r.spec.Name, "pids", left)
+	}
+	return left
+}

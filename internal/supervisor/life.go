@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/keeper"
@@ -160,95 +156,6 @@ func (o *owner) expired(ctx context.Context) {
 	}
 }
 
-// condemn ends a process that does not do its work, which counts as a crash.
-func (o *owner) condemn(ctx context.Context, verdict string) {
-	o.verdict = verdict
-	o.halt(ctx, verdict)
-}
-
-// halt asks the process to end; if it does not, its tree is killed after the grace.
-func (o *owner) halt(ctx context.Context, reason string) {
-	o.probe.stop()
-	o.probe = nil
-	o.show(ctx, status.Stopping, reason)
-	// A signal that cannot be sent finds a process that has just ended, whose exit is on its way, or one that only a
-	// kill can end. The timer knows which.
-	_ = o.keeper.Signal(ctx, o.name, o.live.Stop.Signal, true)
-	o.timer.Reset(o.live.Stop.Grace)
-}
-
-// kill ends the whole tree of the process.
-func (o *owner) kill(ctx context.Context) {
-	reason := fmt.Sprintf("killed: it did not stop within %s", o.live.Stop.Grace)
-	if err := o.keeper.Kill(ctx, o.name); err != nil {
-		reason = "kill: " + err.Error()
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	o.show(ctx, status.Stopping, reason)
-	o.timer.Reset(max(o.live.Stop.Grace, time.Second)) // then once more
-}
-
-// ended goes on from a process that is gone.
-func (o *owner) ended(ctx context.Context) {
-	exit := *o.proc.Exit
-	asked, again, verdict := o.shown.State == status.Stopping, o.again, o.verdict
-	o.alive, o.again, o.rolling, o.verdict = false, false, false, ""
-	o.timer.Stop()
-	o.probe.stop()
-	o.probe = nil
-	up := exit.Time.Sub(o.proc.Started)
-	policy := o.want.Restart.Policy
-	switch {
-	case len(exit.Survivors) > 0 && o.goal != goalRemove:
-		// Starting another one beside them would make two incarnations.
-		o.falls++
-		o.show(ctx, status.Failed, fmt.Sprintf("processes %v of it outlive a kill; end them, then start %s", exit.Survivors, o.name))
-	case o.goal != goalRun:
-		o.show(ctx, status.Stopped, describe(exit))
-	case again:
-		o.begin(ctx)
-	case verdict != "":
-		o.fall(ctx, verdict, up)
-	case asked:
-		o.begin(ctx)
-	case exit.Code == 0 && exit.Signal == 0 && policy != plan.Always:
-		o.fine = true
-		o.show(ctx, status.Exited, describe(exit))
-	default:
-		o.fall(ctx, describe(exit), up)
-	}
-	o.board.rolled(o.name)
-}
-
-// fall handles a crash after a run that lasted up.
-func (o *owner) fall(ctx context.Context, reason string, up time.Duration) {
-	o.falls++
-	r := o.want.Restart
-	if r.Policy == plan.Never {
-		o.show(ctx, status.Exited, reason)
-		return
-	}
-	o.show(ctx, status.Backoff, reason)
-	o.timer.Reset(o.backoff.wait(r, up, random()))
-}
-
-// describe says how a process ended: "exit status 1", "ended by SIGKILL".
-func describe(e keeper.Exit) string {
-	switch {
-	case e.Signal != 0:
-		if name := unix.SignalName(syscall.Signal(e.Signal)); name != "" {
-			return "ended by " + name
-		}
-		return fmt.Sprintf("ended by signal %d", e.Signal)
-	case e.Code < 0:
-		return "ended, exit status unknown"
-	default:
-		return fmt.Sprintf("exit status %d", e.Code)
-	}
-}
-
 // reasonOf is err in one line for an instance's reason.
 func reasonOf(err error) string {
 	var lines []string
@@ -268,12 +175,4 @@ func explain(f *fault.Error) string {
 		return f.Error()
 	}
 	return f.Error() + "; " + f.Fix
-}
-
-func restartsOf(labels map[string]string) int {
-	n, err := strconv.Atoi(labels[labelRestarts])
-	if err != nil {
-		return 0 // a keeper's record without it: it has not been restarted as far as anybody knows
-	}
-	return n
 }

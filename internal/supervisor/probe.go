@@ -25,7 +25,8 @@ type probe struct {
 	wg      sync.WaitGroup
 }
 
-// startProbe returns a probe of a process by h, or nil when h says nothing that can be asked.
+// startProbe returns a probe of a process by h, or nil when h says nothing that can be asked. READY=1 is not
+// asked for: it comes from the keeper, see owner.hear.
 func startProbe(ctx context.Context, h *plan.Health) *probe {
 	if h == nil || h.Notify || h.HTTP == "" && h.TCP == "" {
 		return nil

@@ -7,19 +7,11 @@ import (
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/parser"
-	"github.com/expr-lang/expr/vm"
 	"github.com/tidwall/gjson"
-
-	"github.com/hozo-dev/hozo/internal/manifest"
 )
 
 // fields is what expressions read of an event: a tree of member names. A node without children is wanted whole.
 type fields map[string]fields
-
-// compileWhen compiles a condition over an event's fields.
-func compileWhen(when string) (*vm.Program, error) {
-	return manifest.CompileCondition(when)
-}
 
 // fieldsOf finds the fields that a condition reads, and false when that cannot be said from its text alone.
 func fieldsOf(when string) (fields, bool, error) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/hozo-dev/hozo/internal/broker"
 	"github.com/hozo-dev/hozo/internal/manifest"
@@ -169,39 +168,4 @@ func accessOf(password string, grants []wire.Grant) broker.Access {
 		a.Users = append(a.Users, broker.UserOf(g))
 	}
 	return a
-}
-
-// layoutOf is what the broker must hold for m.
-func layoutOf(m *manifest.Manifest) broker.Layout {
-	var l broker.Layout
-	for _, s := range m.Streams {
-		l.Streams = append(l.Streams, broker.StreamSpec{
-			Name: s.Name, Keep: s.Keep, MaxBytes: int64(s.MaxBytes), Memory: s.Durability == manifest.DurabilityMemory, Dedupe: s.Dedupe,
-		})
-	}
-	var kinds []string
-	for _, s := range m.Services {
-		for _, src := range sources(s) {
-			l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: src.Stream, Durable: src.Durable, Subjects: src.Subjects, Ordered: src.Ordered})
-		}
-		kinds = append(kinds, s.Handles...)
-	}
-	slices.Sort(kinds)
-	for _, kind := range slices.Compact(kinds) {
-		l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: wire.TaskStream, Durable: broker.TaskDurable(kind), Subjects: []string{wire.TaskSubject(kind)}})
-	}
-	return l
-}
-
-// readers maps each stream to the services that read it, in the manifest's order.
-func readers(m *manifest.Manifest) map[string][]wire.Source {
-	all := map[string][]wire.Source{}
-	for _, s := range m.Services {
-		for _, src := range sources(s) {
-			if !strings.HasPrefix(src.Stream, "hozo.") {
-				all[src.Stream] = append(all[src.Stream], src)
-			}
-		}
-	}
-	return all
 }
