@@ -106,6 +106,21 @@ func (c *children) stop(sig syscall.Signal) error {
 	return errors.Join(errs...)
 }
 
+// ended waits for processes that were told to end by their own means, and ends those that do not within d.
+func (c *children) ended(d time.Duration) error {
+	late := time.After(d)
+	for _, one := range c.started {
+		select {
+		case <-one.done:
+		case <-late:
+			return errors.Join(fmt.Errorf("%s did not end within %s", one.name, d), c.stop(syscall.SIGTERM))
+		}
+	}
+	c.waiting.Wait()
+	c.started = nil
+	return nil
+}
+
 // parentIs is true when the process lives and still has one of the parents: its number was not given to another meanwhile.
 func parentIs(pid int, parents ...int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

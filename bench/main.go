@@ -2,6 +2,7 @@
 // run:
 //
 //	go run ./bench e2e [-quick] [-json] [-rounds N] [-events FILE] [-only files,python]
+//	go run ./bench process [-quick] [-json] [-rounds N] [-only hozo,supervisord]
 //
 // It prints medians with their spread, the roofs of the machine, what an acknowledgement of each row survives, and at the
 // end one line a ratio: RATIO <name> <value> bar <bar>, turned so that higher is better. A checker counts and sums what
@@ -32,6 +33,7 @@ type area struct {
 func areas() []area {
 	return []area{
 		{"e2e", "HTTP, three stages and a store: MB/s and CPU beside Tornado + pyzmq + Celery + PostgreSQL", e2e},
+		{"process", "200 programs that crash, start, stop and write: beside supervisord and process-compose", processes},
 	}
 }
 
@@ -109,7 +111,7 @@ func parse(args []string, stderr io.Writer) (*session, area, error) {
 	flags.Usage = func() {
 		fmt.Fprintln(stderr, "usage: go run ./bench AREA [flags]\n\nareas:")
 		for _, a := range areas() {
-			fmt.Fprintf(stderr, "  %-6s %s\n", a.name, a.about)
+			fmt.Fprintf(stderr, "  %-8s %s\n", a.name, a.about)
 		}
 		fmt.Fprintln(stderr, "\nflags:")
 		flags.PrintDefaults()

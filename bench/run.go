@@ -70,8 +70,9 @@ func order(n, round int) []int {
 type report struct {
 	Area   string   `json:"area"`
 	About  []string `json:"about"` // what was sent and how
-	Rows   []row    `json:"rows"`
-	Roofs  []roof   `json:"roofs"`
+	Rows   []row    `json:"rows,omitempty"`
+	Grid   *grid    `json:"grid,omitempty"`
+	Roofs  []roof   `json:"roofs,omitempty"`
 	Ratios []ratio  `json:"ratios"`
 	Checks []string `json:"checks"`          // what the checker found right
 	Wrong  []string `json:"wrong,omitempty"` // what it found wrong
@@ -117,21 +118,10 @@ func (r report) String() string {
 		fmt.Fprintf(&b, "%-8s %s\n", r.Area, line)
 	}
 	b.WriteString("\nmedian (min..max)\n")
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "CONTENDER\tMB/s STORED\tEVENTS/s\tMB/s ACCEPTED\tCPU-s/GB\tLOAD CPU-s/GB\tIDLE OTHERS\tSURVIVES")
-	for _, row := range r.Rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.0f%%\t%s\n", row.Name, row.MBps, row.Events, row.Accept, row.CPU, row.Generator,
-			100*row.Others.median(), row.Durability)
-	}
-	fmt.Fprintln(w)
-	fmt.Fprintln(w, "ROOF\tMB/s\tWHAT")
-	for _, roof := range r.Roofs {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", roof.Name, figure(roof.MBps), roof.What)
-	}
-	fmt.Fprintln(w)
-	_ = w.Flush() // a strings.Builder takes everything
-	for _, row := range r.Rows {
-		fmt.Fprintf(&b, "CPU-s/GB of %s: %s\n", row.Name, row.programs())
+	if r.Grid != nil {
+		r.Grid.print(&b)
+	} else {
+		r.printRows(&b)
 	}
 	b.WriteByte('\n')
 	for _, line := range r.Checks {
@@ -145,4 +135,24 @@ func (r report) String() string {
 		fmt.Fprintf(&b, "RATIO %s %.2f bar %g\n", ratio.Name, ratio.Value, ratio.Bar)
 	}
 	return b.String()
+}
+
+// printRows prints the contenders that move events, the roofs that they are under, and where their time goes.
+func (r report) printRows(b *strings.Builder) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "CONTENDER\tMB/s STORED\tEVENTS/s\tMB/s ACCEPTED\tCPU-s/GB\tLOAD CPU-s/GB\tIDLE OTHERS\tSURVIVES")
+	for _, row := range r.Rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.0f%%\t%s\n", row.Name, row.MBps, row.Events, row.Accept, row.CPU, row.Generator,
+			100*row.Others.median(), row.Durability)
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, "ROOF\tMB/s\tWHAT")
+	for _, roof := range r.Roofs {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", roof.Name, figure(roof.MBps), roof.What)
+	}
+	fmt.Fprintln(w)
+	_ = w.Flush() // a strings.Builder takes everything
+	for _, row := range r.Rows {
+		fmt.Fprintf(b, "CPU-s/GB of %s: %s\n", row.Name, row.programs())
+	}
 }

@@ -18,7 +18,8 @@ const clockTick = time.Second / 100
 type process struct {
 	pid, parent int
 	zombie      bool
-	cpu         time.Duration // user and system, its waited children included
+	self        time.Duration // user and system
+	cpu         time.Duration // the same, its waited children included
 }
 
 // tree returns the processes of roots and everything below them. Ended ones are counted by the parent that waited for
@@ -133,14 +134,32 @@ func parseStat(stat string) (process, error) {
 		return process{}, fmt.Errorf("parent: %w", err)
 	}
 	p := process{pid: pid, parent: parent, zombie: fields[0] == "Z"}
-	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+	for i, field := range fields[11:15] { // utime, stime, cutime, cstime
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return process{}, fmt.Errorf("time: %w", err)
 		}
 		p.cpu += time.Duration(ticks) * clockTick
+		if i < 2 {
+			p.self = p.cpu
+		}
 	}
 	return p, nil
+}
+
+// memoryOf reads a figure in kB of /proc/PID/FILE, in MB.
+func memoryOf(pid int, file, key string) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			kilobytes, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 64)
+			return kilobytes * 1024 / 1e6, err
+		}
+	}
+	return 0, fmt.Errorf("no %s in %s of process %d", key, file, pid)
 }
 
 // ownCPU is the processor time of this process.
