@@ -46,7 +46,7 @@
 // for and as many frames as its workers finish in a quarter of a second, so that fast workers are never idle and slow
 // ones leave work to others. When the target stream is full or the broker is away, workers keep their frame and try
 // again, pulling stops, and the backlog waits in the source stream. A Publisher blocks its callers beyond a window of
-// unacknowledged bytes and passes a full stream on as bus/stream-full; the caller owns that decision.
+// unacknowledged bytes and passes a full stream on as bus/stream-full, a full disk as bus/store-full; the caller owns that decision.
 //
 // # Stopping
 //

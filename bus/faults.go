@@ -13,7 +13,8 @@ import (
 // Codes of the faults that callers branch on with fault.Code.
 const (
 	CodeUnavailable   = "bus/unavailable"    // the broker is away or does not answer: try again later
-	CodeStreamFull    = "bus/stream-full"    // the stream or the broker's store is at its limit
+	CodeStreamFull    = "bus/stream-full"    // the stream is at its limit
+	CodeStoreFull     = "bus/store-full"     // the broker's store is at its limit, or its file system is low on space
 	CodeNoRoute       = "bus/no-route"       // the subject is not declared under publishes
 	CodeNoSource      = "bus/no-source"      // the subject is not declared under consumes
 	CodeTooLarge      = "bus/too-large"      // an event does not fit in a message
@@ -53,9 +54,12 @@ func publishFault(subject string, err error) error {
 	switch {
 	case errors.As(err, &api):
 		switch api.ErrorCode {
-		case jsStoreFailed, jsAccountResources, jsInsufficientResources, jsMemoryResources, jsStorageResources:
+		case jsStoreFailed:
 			f.Code, f.What = CodeStreamFull, "the stream is full"
-			f.Fix = "let its consumers catch up, shorten keep, or raise max_bytes of the stream or store of the broker"
+			f.Fix = "let its consumers catch up, shorten keep, or raise max_bytes of the stream"
+		case jsAccountResources, jsInsufficientResources, jsMemoryResources, jsStorageResources:
+			f.Code, f.What = CodeStoreFull, "the broker has no room left"
+			f.Fix = "free space on the file system of the state folder, or raise store of the broker; see hozo status"
 		case jetstream.JSErrCodeStreamMessageExceedsMaximum:
 			f.Code, f.What, f.Fix = CodeTooLarge, "the message is larger than the stream allows", "send smaller events"
 		case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:

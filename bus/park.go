@@ -27,8 +27,8 @@ type Parked struct {
 }
 
 // Park stores p in the stream hozo.dlq under a subject of its own, once for ever: parking the same event again does
-// nothing and returns nil. It tries until ctx ends while the broker is away; the errors are the faults bus/unavailable
-// and bus/stream-full.
+// nothing and returns nil. It tries until ctx ends while the broker is away; the errors are the faults bus/unavailable,
+// bus/stream-full and bus/store-full.
 //
 // Data too large for a message is stored as a compressed frame of one event, which OpenFrame reads. If it does not fit
 // even so, the record holds no data: the event itself stays in its stream, under the name that the record carries.

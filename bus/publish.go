@@ -20,7 +20,7 @@ const (
 // success. frame is any payload: a frame, or one event of a stream without frames. The header may be nil and is not
 // changed. When the message carries an id or an expected sequence, a broker that is away or does not answer is asked
 // again until ctx ends; otherwise there is one try. The errors are the faults bus/unavailable, bus/stream-full,
-// bus/no-route, bus/too-large and bus/wrong-sequence.
+// bus/store-full, bus/no-route, bus/too-large and bus/wrong-sequence.
 func (c *Conn) PublishFrame(
 	ctx context.Context, subject string, h nats.Header, frame []byte, opts ...jetstream.PublishOpt,
 ) (*jetstream.PubAck, error) {

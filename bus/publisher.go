@@ -118,8 +118,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 // The bytes are copied before it waits.
 //
 // An event waits up to Linger for company, unless nothing of this Publisher is under way. The errors are the faults
-// bus/stream-full, bus/too-large and bus/unavailable. After bus/unavailable the events may be stored all the same: an
-// answer was lost, or ctx ended first.
+// bus/stream-full, bus/store-full, bus/too-large and bus/unavailable. After bus/unavailable the events may be stored all
+// the same: an answer was lost, or ctx ended first.
 func (p *Publisher) Publish(ctx context.Context, events ...[]byte) (wire.EventID, error) {
 	size := 0
 	for _, e := range events {

@@ -35,8 +35,8 @@ type enqueue struct {
 func ID(id string) Option { return func(e *enqueue) { e.id, e.given = id, true } }
 
 // Enqueue stores a task and returns its id once the broker has acknowledged it. While the broker is away it tries until
-// ctx ends. The errors are faults: bus/unavailable, bus/stream-full, bus/too-large, bus/no-route (the kind is not
-// declared under enqueues) and task/bad-id.
+// ctx ends. The errors are faults: bus/unavailable, bus/stream-full, bus/store-full, bus/too-large, bus/no-route (the
+// kind is not declared under enqueues) and task/bad-id.
 func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Option) (id string, err error) {
 	var e enqueue
 	for _, opt := range opts {

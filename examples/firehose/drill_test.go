@@ -6,18 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hozo-dev/hozo/internal/feed"
 	"github.com/hozo-dev/hozo/internal/ghevents"
-	"github.com/hozo-dev/hozo/internal/node"
-	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
 )
 
@@ -29,7 +24,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 func TestKillingEverythingInTurnLosesAndDoublesNothing(t *testing.T) {
 	kills, least := fromEnv(t, "HOZO_DRILL_KILLS", 12), fromEnv(t, "HOZO_DRILL_ROUNDS", 5)
 	round := drillEvents(t)
-	stack := startStack(t)
+	stack := startStack(t, testkit.TempDir(t))
 	ingest := stack.address("ingest", "http")
 
 	// The sender goes on round after round until the killing is over.
@@ -69,7 +64,7 @@ func TestKillingEverythingInTurnLosesAndDoublesNothing(t *testing.T) {
 	}
 	stack.awaitStored(sent.Accepted)
 	stack.down()
-	checkStores(t, stack.dir, source.sent, source.types)
+	checkStores(t, stack.data, source.sent, source.types)
 }
 
 func fromEnv(t *testing.T, name string, otherwise int) int {
@@ -146,160 +141,4 @@ func (r *rounds) Read(p []byte) (int, error) {
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
-}
-
-// stack is a running firehose in a folder of its own.
-type stack struct {
-	t      *testing.T
-	dir    string
-	hozo   string
-	client *node.Client
-}
-
-func startStack(t *testing.T) *stack {
-	t.Helper()
-	dir := testkit.TempDir(t)
-	s := &stack{t: t, dir: dir, hozo: filepath.Join(dir, "bin", "hozo"), client: node.NewClient(filepath.Join(dir, ".hozo"))}
-	programs := map[string]string{"hozo": "../../cmd/hozo", "classify": "./classify", "enrich": "./enrich", "report": "./report", "api": "./api"}
-	for name, pkg := range programs {
-		run(t, ".", "go", "build", "-o", filepath.Join(dir, "bin", name), pkg)
-	}
-	manifest, err := os.ReadFile("hozo.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.NewReplacer("http: 8080", "http: 0", "http: 8081", "http: 0").Replace(string(manifest))
-	if err := os.WriteFile(filepath.Join(dir, "hozo.yaml"), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			s.dumpLogs()
-		}
-		s.down()
-	})
-	run(t, dir, s.hozo, "up", "-d", "--no-build")
-	return s
-}
-
-func run(t *testing.T, dir, name string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-}
-
-func (s *stack) down() { run(s.t, s.dir, s.hozo, "down") }
-
-// status asks until the node answers: it is among the victims.
-func (s *stack) status() status.Snapshot {
-	s.t.Helper()
-	var snapshot status.Snapshot
-	testkit.Eventually(s.t, func() bool {
-		var err error
-		snapshot, err = s.client.Status(s.t.Context())
-		return err == nil && len(snapshot.Services) > 0
-	}, "the node answers")
-	return snapshot
-}
-
-func (s *stack) address(service, listener string) string {
-	for _, one := range s.status().Services {
-		if one.Name == service {
-			return one.Listen[listener]
-		}
-	}
-	s.t.Fatalf("no service %s", service)
-	return ""
-}
-
-type victim struct {
-	name string
-	pid  int
-}
-
-// victims are all processes but the keeper, in a fixed order.
-func (s *stack) victims(snapshot status.Snapshot) []victim {
-	var all []victim
-	for _, service := range snapshot.Services {
-		for _, i := range service.Instances {
-			all = append(all, victim{i.Name, i.PID})
-		}
-	}
-	for _, p := range snapshot.Platform {
-		if p.Name != "keeper" {
-			all = append(all, victim{p.Name, p.PID})
-		}
-	}
-	for _, v := range all {
-		if v.pid == 0 {
-			s.t.Fatalf("%s has no process: %+v", v.name, snapshot)
-		}
-	}
-	return all
-}
-
-// awaitBack waits until another process has taken the victim's place and everything is ready.
-func (s *stack) awaitBack(v victim) {
-	s.t.Helper()
-	testkit.Eventually(s.t, func() bool {
-		snapshot, err := s.client.Status(s.t.Context())
-		if err != nil || len(snapshot.Services) == 0 {
-			return false
-		}
-		for _, service := range snapshot.Services {
-			for _, i := range service.Instances {
-				if i.State != status.Ready || (i.Name == v.name && i.PID == v.pid) {
-					return false
-				}
-			}
-		}
-		for _, p := range snapshot.Platform {
-			if p.State != status.Ready || (p.Name == v.name && p.PID == v.pid) {
-				return false
-			}
-		}
-		return true
-	}, v.name+" is back")
-}
-
-// awaitStored waits until both sinks have reported every event and no reader is behind.
-func (s *stack) awaitStored(accepted int64) {
-	s.t.Helper()
-	deadline := time.Now().Add(5 * time.Minute)
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		behind := []string{}
-		snapshot := s.status()
-		for _, stream := range snapshot.Streams {
-			for _, c := range stream.Consumers {
-				if c.Lag > 0 || c.InFlight > 0 {
-					behind = append(behind, fmt.Sprintf("%s at %s: %d+%d", c.Service, stream.Name, c.Lag, c.InFlight))
-				}
-			}
-		}
-		if len(snapshot.Streams) == 4 && len(behind) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%d events were accepted, and after 5 minutes these are behind: %v", accepted, behind)
-		}
-		<-tick.C
-	}
-}
-
-func (s *stack) dumpLogs() {
-	files, _ := filepath.Glob(filepath.Join(s.dir, ".hozo", "logs", "*.log")) // a fixed pattern
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		if err == nil {
-			s.t.Logf("%s:\n%s", filepath.Base(path), data[max(0, len(data)-4000):])
-		}
-	}
 }

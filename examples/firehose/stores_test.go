@@ -19,9 +19,9 @@ import (
 func typeOf(line []byte) string { return gjson.GetBytes(line, "type").String() }
 
 // checkStores counts what the archive and the lake hold: every event of every type exactly once.
-func checkStores(t *testing.T, dir string, want int, types map[string]int) {
+func checkStores(t *testing.T, data string, want int, types map[string]int) {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "data", "events.db")+"?_pragma=query_only(1)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(data, "events.db")+"?_pragma=query_only(1)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func checkStores(t *testing.T, dir string, want int, types map[string]int) {
 	}
 
 	lake, ids := map[string]int{}, map[string]int{}
-	files, err := filepath.Glob(filepath.Join(dir, "data", "lake", "*", "*.ndjson.zst"))
+	files, err := filepath.Glob(filepath.Join(data, "lake", "*", "*.ndjson.zst"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -27,9 +28,15 @@ import (
 // server takes about 25 MB; the rest is room for block caches and the queues of slow clients.
 const DefaultMemory = 512 << 20
 
-// checkInterval is how often the broker looks whether its store still works. The log reports most failures at once;
-// this finds the others.
-const checkInterval = time.Second
+const (
+	// checkInterval is how often the broker looks whether its store still works. The log reports most failures at once;
+	// this finds the others.
+	checkInterval = time.Second
+
+	// spaceInterval is how often the broker looks at the space of its file system: at 100 MB/s it loses 10 MB between
+	// two looks, a part of any usual reserve. The question costs a microsecond.
+	spaceInterval = 100 * time.Millisecond
+)
 
 // Config tunes a Broker.
 type Config struct {
@@ -71,12 +78,19 @@ func (c Config) validate() error {
 }
 
 // Broker is one embedded server. It runs once.
+//
+// It outlives a full disk. While less than the reserve of the file system is free it refuses new messages, and readers
+// work on. Should the disk be full before that, the server, which cannot go on with a file that it failed to write, is
+// stopped until there is room and then started again in this process; clients see an outage of that length.
 type Broker struct {
 	cfg    Config
+	store  string // folder
 	gate   *gate
-	server *server.Server
+	server atomic.Pointer[server.Server]
+	bound  atomic.Int64 // port of the first server; the next must be where the clients look for it
 	log    *serverLog
 	ready  chan struct{}
+	once   sync.Once // closes ready
 }
 
 var _ lifecycle.Runner = (*Broker)(nil)
@@ -94,26 +108,36 @@ func New(cfg Config) (*Broker, error) {
 			Fix: "make the folder writable for the user who runs Hozo, or name another one with --state", Err: err,
 		}
 	}
-	room, err := measureRoom(store)
-	if err != nil {
-		return nil, fmt.Errorf("measure the room for the broker's store: %w", err)
-	}
-	limit := room.limit(cfg.Store)
-	if cfg.Store > limit {
-		cfg.Logger.Warn("the store is limited by the free space of its file system",
-			"wanted_bytes", cfg.Store, "limit_bytes", limit)
-	}
 	gate, err := newGate(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	log := newServerLog(cfg.Logger)
-	srv, err := server.NewServer(serverOptions(cfg, store, limit, gate))
-	if err != nil {
-		return nil, fmt.Errorf("configure nats-server: %w", err)
+	b := &Broker{cfg: cfg, store: store, gate: gate, log: newServerLog(cfg.Logger), ready: make(chan struct{})}
+	if err := b.prepare(); err != nil {
+		return nil, err
 	}
-	srv.SetLoggerV2(log, false, false, false)
-	return &Broker{cfg: cfg, gate: gate, server: srv, log: log, ready: make(chan struct{})}, nil
+	return b, nil
+}
+
+// prepare makes a server that is not started yet.
+func (b *Broker) prepare() error {
+	limit, err := storeLimit(b.cfg.Dir, b.store, b.cfg.Store)
+	if err != nil {
+		return fmt.Errorf("measure the room for the broker's store: %w", err)
+	}
+	if b.cfg.Store > limit {
+		b.cfg.Logger.Warn("the store is limited by the free space of its file system",
+			"wanted_bytes", b.cfg.Store, "limit_bytes", limit)
+	}
+	cfg := b.cfg
+	cfg.Port = cmp.Or(int(b.bound.Load()), cfg.Port)
+	srv, err := server.NewServer(serverOptions(cfg, b.store, limit, b.gate))
+	if err != nil {
+		return fmt.Errorf("configure nats-server: %w", err)
+	}
+	srv.SetLoggerV2(b.log, false, false, false)
+	b.server.Store(srv)
+	return nil
 }
 
 // Ready is closed once the broker has answered a JetStream request over a real connection.
@@ -122,50 +146,101 @@ func (b *Broker) Ready() <-chan struct{} { return b.ready }
 // URL is the address for clients: nats://127.0.0.1:PORT. With Config.Port 0 it is known once the broker is ready.
 func (b *Broker) URL() string {
 	port := b.cfg.Port
-	if addr, ok := b.server.Addr().(*net.TCPAddr); ok {
+	if addr, ok := b.server.Load().Addr().(*net.TCPAddr); ok {
 		port = addr.Port
 	}
 	return fmt.Sprintf("nats://127.0.0.1:%d", port)
 }
 
-// Run serves until ctx is done. It returns a fault with code broker/store-full when the store cannot be written any
-// more, and broker/no-start when the server could not start. The memory limit is the process's and is put back at the
-// end.
+// Run serves until ctx is done. A full disk does not end it. It returns a fault with code broker/store-broken when the
+// store cannot be written for another reason, and broker/no-start when the server could not start. The memory limit is
+// the process's and is put back at the end.
 func (b *Broker) Run(ctx context.Context) error {
 	old := debug.SetMemoryLimit(b.cfg.Memory)
 	defer debug.SetMemoryLimit(old)
-	var wg sync.WaitGroup
-	wg.Go(b.server.Start)
-	err := b.serve(ctx)
-	wg.Wait() // Start returns by itself; a shutdown in its middle would leave parts of the server running
-	b.server.Shutdown()
-	b.server.WaitForShutdown()
-	return err
+	for {
+		if !b.awaitRoom(ctx) {
+			return nil
+		}
+		full, err := b.runServer(ctx)
+		if !full {
+			return err
+		}
+		b.cfg.Logger.ErrorContext(ctx, "the disk is full: the server is stopped until there is room", "store", b.store, "error", err)
+		b.log.forget()
+		if err := b.prepare(); err != nil {
+			return err
+		}
+	}
 }
 
-func (b *Broker) serve(ctx context.Context) error {
-	if err := b.awaitAnswer(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil // asked to stop before it was ready
-		}
-		return err
-	}
-	close(b.ready)
-	b.cfg.Logger.InfoContext(ctx, "broker ready", "url", b.URL())
-	ticker := time.NewTicker(checkInterval)
+// awaitRoom waits until a server can work in the store. It reports false when ctx ended first.
+func (b *Broker) awaitRoom(ctx context.Context) bool {
+	ticker := time.NewTicker(spaceInterval)
 	defer ticker.Stop()
+	waiting := false
+	for {
+		space, err := SpaceOf(b.store)
+		if err != nil || space.enough() { // what is wrong with the folder the server says better
+			if waiting {
+				b.cfg.Logger.InfoContext(ctx, "there is room again", "free_bytes", space.FreeBytes)
+			}
+			return true
+		}
+		if !waiting {
+			waiting = true
+			b.cfg.Logger.WarnContext(ctx, "waiting for room on the file system of the store", "store", b.store, "free_bytes", space.FreeBytes)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+	}
+}
+
+// runServer runs the prepared server until ctx is done or it fails, and reports whether a full disk was the reason.
+func (b *Broker) runServer(ctx context.Context) (full bool, err error) {
+	srv := b.server.Load()
+	var wg sync.WaitGroup
+	wg.Go(srv.Start)
+	full, err = b.serve(ctx, srv)
+	wg.Wait() // Start returns by itself; a shutdown in its middle would leave parts of the server running
+	if addr, ok := srv.Addr().(*net.TCPAddr); ok {
+		b.bound.Store(int64(addr.Port))
+	}
+	srv.Shutdown()
+	srv.WaitForShutdown()
+	return full, err
+}
+
+func (b *Broker) serve(ctx context.Context, srv *server.Server) (full bool, err error) {
+	if line, err := b.awaitAnswer(ctx, srv); err != nil {
+		if ctx.Err() != nil {
+			return false, nil // asked to stop before it was ready
+		}
+		return b.isFull(line), err
+	}
+	b.once.Do(func() { close(b.ready) })
+	b.cfg.Logger.InfoContext(ctx, "broker ready", "url", b.URL())
+	check, look := time.NewTicker(checkInterval), time.NewTicker(spaceInterval)
+	defer check.Stop()
+	defer look.Stop()
+	intake := intake{account: srv.GlobalAccount(), store: b.store, log: b.cfg.Logger}
 	said := "" // the last complaint, so that each is logged once
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		case line := <-b.log.broken:
-			return b.storeFault(errors.New(line))
-		case <-ticker.C:
-			if !b.server.JetStreamEnabled() {
-				return b.storeFault(errors.New("JetStream has switched itself off"))
+			return b.isFull(line), b.storeFault(errors.New(line))
+		case <-look.C:
+			intake.look(ctx)
+		case <-check.C:
+			if !srv.JetStreamEnabled() {
+				return b.isFull(""), b.storeFault(errors.New("JetStream has switched itself off"))
 			}
-			health := b.server.Healthz(&server.HealthzOptions{})
+			health := srv.Healthz(&server.HealthzOptions{})
 			if health.StatusCode != http.StatusOK && health.Error != said {
 				said = health.Error
 				b.cfg.Logger.WarnContext(ctx, "broker is not healthy", "error", health.Error)
@@ -174,21 +249,28 @@ func (b *Broker) serve(ctx context.Context) error {
 	}
 }
 
-// awaitAnswer returns nil once a JetStream request was answered, or why it never will be.
-func (b *Broker) awaitAnswer(ctx context.Context) error {
+// isFull reports whether a full disk is behind a failure that the server told in line.
+func (b *Broker) isFull(line string) bool {
+	space, err := SpaceOf(b.store)
+	return outOfSpace(line) || (err == nil && !space.enough())
+}
+
+// awaitAnswer returns nil once a JetStream request was answered, or why it never will be, with the line of the server's
+// log that tells it, if one does.
+func (b *Broker) awaitAnswer(ctx context.Context, srv *server.Server) (line string, err error) {
 	ticker := time.NewTicker(5 * time.Millisecond) // the server offers no channel; recovery of a store takes milliseconds to minutes
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return "", ctx.Err()
 		case line := <-b.log.fatal:
-			return b.startFault(errors.New(line))
+			return line, b.startFault(errors.New(line))
 		case line := <-b.log.broken:
-			return b.storeFault(errors.New(line))
+			return line, b.storeFault(errors.New(line))
 		case <-ticker.C:
-			if b.server.ReadyForConnections(time.Millisecond) {
-				return b.probe(ctx)
+			if srv.ReadyForConnections(time.Millisecond) {
+				return "", b.probe(ctx)
 			}
 		}
 	}
@@ -223,8 +305,7 @@ func (b *Broker) startFault(err error) error {
 
 func (b *Broker) storeFault(err error) error {
 	return &fault.Error{
-		Code: "broker/store-full", What: "the broker's store cannot be written", Err: err,
-		Where: filepath.Join(b.cfg.Dir, "store"),
-		Fix:   "free space on that file system, or give the streams a smaller max_bytes; what was acknowledged is kept, and the broker is started again by itself",
+		Code: "broker/store-broken", What: "the broker's store cannot be written", Err: err, Where: b.store,
+		Fix: "look at the file system and its disk; what was acknowledged is kept, and the broker is started again by itself",
 	}
 }

@@ -7,12 +7,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -120,49 +117,6 @@ func TestStoreLimitRefusesWithAnErrorAndRecoversWhenPurged(t *testing.T) {
 	}
 }
 
-func TestFullDiskEndsRunWithFaultAndRestartRecovers(t *testing.T) {
-	t.Parallel()
-	dir := testkit.Tmpfs(t, 8<<20)
-	cfg := broker.Config{Dir: filepath.Join(dir, "broker")}
-	first := runBroker(t, cfg)
-	ctx := testkit.Context(t)
-	if _, err := first.js.CreateStream(ctx, jetstream.StreamConfig{Name: "events", Subjects: []string{"events"}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := first.js.Publish(ctx, "events", []byte("acknowledged")); err != nil {
-		t.Fatal(err)
-	}
-	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("fill the disk: %v", err)
-	}
-	data := make([]byte, 256<<10)
-	for range 3 { // the server answers nothing when a write fails, so the last of these time out
-		publishCtx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		_, _ = first.js.Publish(publishCtx, "events", data)
-		cancel()
-	}
-	err := testkit.Wait(t, first.ended)
-	f, ok := fault.As(err)
-	if !ok || f.Code != "broker/store-full" || f.Fix == "" {
-		t.Fatalf("Run on a full disk returned %v, want broker/store-full with a fix", err)
-	}
-	if err := os.Remove(ballast); err != nil {
-		t.Fatal(err)
-	}
-	second := runBroker(t, cfg)
-	stream, err := second.js.Stream(ctx, "events")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if msg, err := stream.GetMsg(ctx, 1); err != nil || string(msg.Data) != "acknowledged" {
-		t.Errorf("the acknowledged message: %v, %v", msg, err)
-	}
-	if _, err := second.js.Publish(ctx, "events", data); err != nil {
-		t.Errorf("publish after there is room again: %v", err)
-	}
-}
-
 func TestTakenPortEndsRunWithFault(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,6 +185,7 @@ type running struct {
 	url   string
 	js    jetstream.JetStream
 	ended <-chan error
+	stop  func() // returns when Run has
 }
 
 func runBroker(t *testing.T, cfg broker.Config) running {
@@ -249,10 +204,11 @@ func runBroker(t *testing.T, cfg broker.Config) running {
 	ended := make(chan error, 1) // one Run, one result
 	var wg sync.WaitGroup
 	wg.Go(func() { ended <- b.Run(ctx) })
-	t.Cleanup(func() {
+	stop := func() {
 		cancel()
 		wg.Wait()
-	})
+	}
+	t.Cleanup(stop)
 	testkit.Wait(t, b.Ready())
 	nc, err := nats.Connect(b.URL(), nats.UserInfo(broker.PlatformUser, "secret"), nats.NoReconnect())
 	if err != nil {
@@ -263,5 +219,5 @@ func runBroker(t *testing.T, cfg broker.Config) running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return running{b.URL(), js, ended}
+	return running{b.URL(), js, ended, stop}
 }

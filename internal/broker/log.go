@@ -54,6 +54,16 @@ func (l *serverLog) Fatalf(format string, v ...any) {
 	offer(l.fatal, text)
 }
 
+// forget drops what a server that has ended said.
+func (l *serverLog) forget() {
+	for _, ch := range []chan string{l.fatal, l.broken} {
+		select {
+		case <-ch:
+		default:
+		}
+	}
+}
+
 func offer(ch chan string, text string) {
 	select {
 	case ch <- text:

@@ -1,13 +1,9 @@
 package broker
 
 import (
-	"fmt"
-	"io/fs"
-	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,9 +16,6 @@ const (
 
 	// maxPending is 64 MiB, nats-server's default: what one slow client may have waiting before it is cut off.
 	maxPending = 64 << 20
-
-	// mostReserve bounds the part of the file system that the store leaves free for logs, databases and grants.
-	mostReserve = 256 << 20
 )
 
 func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authentication) *server.Options {
@@ -39,7 +32,7 @@ func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authe
 
 		JetStream:          true,
 		StoreDir:           store,
-		JetStreamMaxStore:  storeLimit,
+		JetStreamMaxStore:  storeLimit + 1, // closing the store reserves a byte, which must not be promised to a stream
 		JetStreamMaxMemory: cfg.Memory / 2, // streams in memory share the process's limit with its caches
 		SyncAlways:         cfg.SyncAlways,
 
@@ -52,43 +45,4 @@ func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authe
 
 		CustomClientAuthentication: auth,
 	}
-}
-
-// room is what a file system has for the store.
-type room struct {
-	totalBytes int64 // size of the file system
-	freeBytes  int64 // free for this user
-	usedBytes  int64 // in the store already
-}
-
-func measureRoom(store string) (room, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(store, &st); err != nil {
-		return room{}, fmt.Errorf("statfs %s: %w", store, err)
-	}
-	block := st.Bsize
-	r := room{totalBytes: int64(st.Blocks) * block, freeBytes: int64(st.Bavail) * block}
-	err := filepath.WalkDir(store, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		r.usedBytes += info.Size()
-		return nil
-	})
-	return r, err
-}
-
-// limit is the most that the store may take when asked bytes are wanted, 0 meaning three quarters of what there is. The
-// store's own files count as room: a restart with a full store must not shrink it.
-func (r room) limit(asked int64) int64 {
-	available := r.freeBytes + r.usedBytes
-	most := max(available-min(mostReserve, r.totalBytes/20), 1)
-	if asked == 0 {
-		asked = available / 4 * 3
-	}
-	return min(asked, most)
 }

@@ -40,8 +40,12 @@ func storeRefusal(err error) *refusal {
 		f.Code, f.What = "ingest/stream-full", "the stream is full"
 		f.Fix = "send it again after Retry-After; the operator can raise max_bytes or shorten keep"
 		return &refusal{status: http.StatusServiceUnavailable, fault: f, retryAfter: spread(5 * time.Second)}
+	case bus.CodeStoreFull:
+		f.Code, f.What = "ingest/store-full", "the broker has no room left"
+		f.Fix = "send it again after Retry-After; the operator can free disk space, see hozo status"
+		return &refusal{status: http.StatusServiceUnavailable, fault: f, retryAfter: spread(5 * time.Second)}
 	case bus.CodeUnavailable, bus.CodeWrongSequence:
-		f.Code, f.What, f.Fix = "ingest/broker-away", "the broker does not answer", "send it again after Retry-After"
+		f.Code, f.What, f.Fix = "ingest/broker-away", "the broker does not answer", "send it again after Retry-After; the operator sees in hozo status why"
 		return &refusal{status: http.StatusServiceUnavailable, fault: f, retryAfter: spread(2 * time.Second)}
 	case bus.CodeTooLarge:
 		f.Code, f.What, f.Fix = "ingest/line-too-long", "an event is too large for the broker", "send smaller events"

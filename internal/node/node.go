@@ -44,6 +44,7 @@ type Node struct {
 	totals     *totals
 	feed       *feed
 	flow       flow
+	low        lowSince
 
 	applying sync.Mutex // one apply at a time
 

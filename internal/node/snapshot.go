@@ -86,6 +86,7 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 		}
 		s.Services = append(s.Services, one)
 	}
+	s.Problems = append(s.Problems, n.spaceProblems(m)...)
 	streams, problems := n.flows(ctx, m)
 	s.Streams = streams
 	s.Problems = append(s.Problems, problems...)
