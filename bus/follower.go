@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ const (
 
 	// followAckWait keeps the broker from delivering again by itself: a Follower asks anew when it has doubts.
 	followAckWait = time.Hour
+
+	// followCalm is how long the flow must have lasted for an interruption to count as the first: several heartbeats.
+	followCalm = 10 * time.Second
 )
 
 // Follower reads a source strictly in order. Next and Close are for one goroutine; Commit and Pending for any.
@@ -34,6 +38,10 @@ type Follower struct {
 	cfg    jetstream.ConsumerConfig
 	expect uint64 // consumer sequence of the next message
 	last   uint64 // stream sequence of the last frame returned
+
+	breaks   int       // how often the flow was interrupted since the last frame
+	began    time.Time // when the consumer was last made anew
+	notUntil time.Time // when it may be made anew again
 
 	mu        sync.Mutex
 	committed uint64     // what the caller is done with: never begin behind it, the broker may drop what is before
@@ -134,6 +142,10 @@ func (f *Follower) defaultConfig() jetstream.ConsumerConfig {
 // restart makes the consumer anew behind the last position committed, trying until ctx ends. It begins there and not
 // behind the last frame returned, because a consumer's position tells the broker what may be dropped.
 func (f *Follower) restart(ctx context.Context) error {
+	if pause := time.Until(f.notUntil); pause > 0 && !sleep(ctx, pause) {
+		return ended(ctx, f.src.Stream, errBroken)
+	}
+	f.began = time.Now()
 	for attempt := 0; ; attempt++ {
 		err := f.recreate(ctx)
 		if err == nil {
@@ -171,7 +183,7 @@ func (f *Follower) recreate(ctx context.Context) error {
 func (f *Follower) listen(delivered uint64) {
 	f.expect = delivered + 1
 	f.pull = newPuller(f.conn, f.stream, f.src.Durable, followBytes, func() int { return followWindow })
-	f.pull.strict = true
+	f.pull.strict, f.pull.got = true, delivered
 }
 
 // stop ends pulling.
@@ -179,6 +191,21 @@ func (f *Follower) stop() {
 	if f.pull != nil {
 		f.pull.abandon()
 		f.pull = nil
+	}
+}
+
+// interrupted gives up the consumer as it is, because something may have gone elsewhere or got lost.
+//
+// Two readers of one consumer take it from each other, each by making it anew. They do so at growing intervals, so that
+// each gets its turn; one of them is meant to end, by its target.
+func (f *Follower) interrupted() {
+	f.stop()
+	if time.Since(f.began) > followCalm {
+		f.breaks = 0
+	}
+	if f.breaks++; f.breaks > 1 {
+		pause := retryDelay(f.breaks)
+		f.notUntil = time.Now().Add(pause/2 + rand.N(pause))
 	}
 }
 
@@ -200,7 +227,7 @@ func (f *Follower) Next(ctx context.Context) (*Frame, error) {
 		}
 		msg, err := f.pull.next(ctx)
 		if errors.Is(err, errBroken) {
-			f.stop()
+			f.interrupted()
 			continue
 		}
 		if err != nil {
@@ -213,7 +240,7 @@ func (f *Follower) Next(ctx context.Context) (*Frame, error) {
 		seq := meta.Sequence.Stream
 		switch {
 		case meta.Sequence.Consumer != f.expect || meta.NumDelivered != 1:
-			f.stop() // something went missing on the way, or comes again
+			f.interrupted() // something went missing on the way, or comes again
 			continue
 		case seq <= f.last: // returned before the consumer was made anew
 			f.expect++
@@ -223,7 +250,7 @@ func (f *Follower) Next(ctx context.Context) (*Frame, error) {
 			f.warnGap(ctx, f.last+1, seq)
 		}
 		f.expect++
-		f.last = seq
+		f.last, f.breaks = seq, 0
 		return f.accept(msg, meta)
 	}
 }

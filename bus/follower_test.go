@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 
@@ -294,5 +295,47 @@ func TestFollowerEndsWithItsContext(t *testing.T) {
 	cancel(stopped)
 	if _, err := f.Next(ctx); !errors.Is(err, stopped) {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// Two live readers share a consumer: a successor and one that does not know yet that it is done. What the broker gives
+// to one the other must miss, even when nothing more is published.
+func TestTwoFollowersOfOneConsumerBothSeeEverythingOnAQuietStream(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	p := producer(t, b)
+	fill(t, p, "events.raw", 3, 1)
+	first := follow(t, sinkConn(t, b), sinkSource, 0)
+	read(t, first, 1, 3)
+	if err := first.Commit(testkit.Context(t), 3); err != nil {
+		t.Fatal(err)
+	}
+	floor := ackFloor(t, b)
+	testkit.Eventually(t, func() bool { return floor() == 3 }, "the broker knows the position")
+
+	// first reads on in the background before second comes.
+	ctx := testkit.Context(t)
+	seen := make(chan uint64, 4) // one a frame
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	drain := func(f *bus.Follower, who uint64) {
+		for {
+			frame, err := f.Next(reading)
+			if err != nil {
+				return
+			}
+			seen <- who*100 + frame.Seq
+		}
+	}
+	wg.Go(func() { drain(first, 1) })
+	second := follow(t, sinkConn(t, b), sinkSource, 3)
+	wg.Go(func() { drain(second, 2) })
+	fill(t, p, "events.raw", 1, 1)
+	got := []uint64{testkit.Wait(t, seen), testkit.Wait(t, seen)}
+	slices.Sort(got)
+	if !slices.Equal(got, []uint64{104, 204}) {
+		t.Errorf("readers and frames %v, want 104 and 204", got)
 	}
 }

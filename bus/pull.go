@@ -46,6 +46,7 @@ type puller struct {
 	log     *slog.Logger
 	subject string     // of requests
 	strict  bool       // next returns errBroken instead of mending the flow silently
+	got     uint64     // when strict: the consumer sequence of the last message that came
 	bytes   int        // most bytes in hand or on the way
 	window  func() int // most messages in hand or on the way, 1 to maxWindow
 
@@ -172,6 +173,7 @@ func (p *puller) take(m *nats.Msg) (data bool, err error) {
 	if m.Reply != "" {
 		p.heard = time.Now()
 		p.refused, p.lastWord = 0, ""
+		p.got++
 		if p.left--; p.left <= 0 {
 			p.open = false
 		}
@@ -187,6 +189,9 @@ func (p *puller) take(m *nats.Msg) (data bool, err error) {
 	switch {
 	case status == "100": // heartbeat
 		p.refused, p.lastWord = 0, ""
+		if p.strict && p.strayed(m) {
+			return false, errBroken
+		}
 		return false, nil
 	case status == "404", status == "408", // nothing came for as long as we asked
 		status == "409" && (strings.EqualFold(word, "Message Size Exceeds MaxBytes") || strings.EqualFold(word, "Batch Completed")):
@@ -202,6 +207,13 @@ func (p *puller) take(m *nats.Msg) (data bool, err error) {
 		return false, errBroken
 	}
 	return false, nil
+}
+
+// strayed reports whether the broker has delivered more than came here. What it sent before a heartbeat comes before it,
+// so another reader of the consumer has the rest; on a quiet stream no later message would ever show that.
+func (p *puller) strayed(heartbeat *nats.Msg) bool {
+	last, err := strconv.ParseUint(heartbeat.Header.Get("Nats-Last-Consumer"), 10, 64)
+	return err == nil && last > p.got
 }
 
 // refuse puts off the next request, longer each time, and tells why once.

@@ -112,9 +112,12 @@ func TestBadInputIsRefusedAndItsNeighboursLand(t *testing.T) {
 	if a.status != http.StatusServiceUnavailable || a.problem.Code != "ingest/stream-full" || a.retryAfter < 1 || a.problem.Fix == "" {
 		t.Fatalf("a stream at its limit: %+v", a)
 	}
+	t.Logf("the stream is full after %d events of 600 KB", sent)
 	testkit.Eventually(t, func() bool { return loud().status == http.StatusOK }, "the stream takes events again")
 
+	t.Log("the stream takes events again")
 	stack.awaitStored(int64(source.stored))
+	t.Logf("all %d events are stored", source.stored)
 	stack.sameProcesses(before, "after all bad input")
 	stack.down()
 	checkStores(t, stack.data, source.stored, source.types)
