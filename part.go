@@ -140,6 +140,21 @@ func Func(name string, fn func(ctx context.Context, s *Service) error) Part {
 	}}
 }
 
+// Runner is work of a service's own making. Run blocks until ctx ends, or fails; Ready's channel is closed once the work
+// has begun, and may never be.
+type Runner interface {
+	Run(ctx context.Context) error
+	Ready() <-chan struct{}
+}
+
+// Work runs r beside the stages: it starts with them, the service is ready only when r is, and it stops with them, ctx
+// ending at once and r finishing what it has in hand. When Run returns, nil or not, the whole service stops.
+func Work(name string, r Runner) Part {
+	return Part{build: func(*Service, time.Duration) (member, error) {
+		return member{name: name, layer: layerWork, runner: r}, nil
+	}}
+}
+
 // With makes parts from the service, for handlers that need its connection or its log:
 //
 //	hozo.With(func(s *hozo.Service) ([]hozo.Part, error) {

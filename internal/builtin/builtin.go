@@ -13,7 +13,6 @@ import (
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/sink"
 	"github.com/hozo-dev/hozo/web"
-	"golang.org/x/sync/errgroup"
 )
 
 // Run runs the built-in service called name, ingest, route or sink, until ctx ends. Its settings are the Config of the
@@ -94,7 +93,8 @@ func routeParts(s *hozo.Service) ([]hozo.Part, error) {
 	return parts, nil
 }
 
-// runSink opens the target before the service says that it is ready, and closes it when its Sinks have stopped.
+// runSink opens the target, says that the service is ready when every Sink has its watermark and reads, and closes the
+// target when they have stopped.
 func runSink(ctx context.Context) (err error) {
 	var target sink.Target
 	defer func() {
@@ -116,13 +116,11 @@ func runSink(ctx context.Context) (err error) {
 		if err != nil {
 			return nil, err
 		}
-		return []hozo.Part{workers(len(sinks)), hozo.Func("sink", func(ctx context.Context, _ *hozo.Service) error {
-			group, ctx := errgroup.WithContext(ctx) // they stop together: each may need some of the grace
-			for _, one := range sinks {
-				group.Go(func() error { return one.Run(ctx) })
-			}
-			return group.Wait()
-		})}, nil
+		parts := []hozo.Part{workers(len(sinks))}
+		for i, one := range sinks {
+			parts = append(parts, hozo.Work("sink of "+s.Conn().Grant().Consumes[i].Stream, one))
+		}
+		return parts, nil
 	}))
 }
 
