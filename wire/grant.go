@@ -10,8 +10,8 @@ import (
 const GrantVersion = 1
 
 // Grant is what the platform grants one instance: its credential on the bus and its wiring, which are two views of the
-// same lines of the manifest. It is written to a 0600 file named by HOZO_GRANT, so that a program in any language can
-// read it.
+// same lines of the manifest. It is written to a file named by HOZO_GRANT, which only the service's user can read, so
+// that a program in any language can read it.
 type Grant struct {
 	Version  int             `json:"version"`
 	Project  string          `json:"project"`

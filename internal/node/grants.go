@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/hozo-dev/hozo/internal/broker"
@@ -135,30 +134,6 @@ func builtinConfig(s manifest.Service) (json.RawMessage, error) {
 		return nil, fmt.Errorf("encode settings of %s: %w", s.Name, err)
 	}
 	return data, nil
-}
-
-// writeGrants stores the grants and removes those of instances that are gone.
-func writeGrants(st state, grants []wire.Grant) error {
-	keep := map[string]bool{st.grant("node"): true}
-	for _, g := range grants {
-		path := st.grant(g.User)
-		keep[path] = true
-		if err := write(path, g); err != nil {
-			return fmt.Errorf("write grant: %w", err)
-		}
-	}
-	old, err := filepath.Glob(filepath.Join(st.grants(), "*.json"))
-	if err != nil {
-		return err
-	}
-	for _, path := range old {
-		if !keep[path] {
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("remove grant: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 // accessOf lists who may connect to the broker: the node and every instance that uses the bus.

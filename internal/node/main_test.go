@@ -90,7 +90,12 @@ func up(t *testing.T, services string, args ...any) *project {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := testkit.TempDir(t)
+	return upIn(t, testkit.TempDir(t), self, services, args...)
+}
+
+// upIn starts a project in dir with self as the hozo binary and the program of its services.
+func upIn(t *testing.T, dir, self, services string, args ...any) *project {
+	t.Helper()
 	p := &project{dir: dir, state: filepath.Join(dir, "s"), file: filepath.Join(dir, "hozo.yaml"), self: self, ended: make(chan struct{})}
 	p.write(t, manifestHead+fmt.Sprintf(services, append([]any{self}, args...)...))
 	p.client = node.NewClient(p.state)

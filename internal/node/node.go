@@ -171,7 +171,7 @@ func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error)
 	if err := broker.WriteAccess(n.state.broker(), accessOf(password, grants)); err != nil {
 		return nil, err
 	}
-	if err := writeGrants(n.state, grants); err != nil {
+	if err := writeGrants(n.state, m, grants); err != nil {
 		return nil, err
 	}
 	layout := layoutOf(m)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/wire"
@@ -54,18 +52,24 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]plan.Spec, error) {
 	specs := []plan.Spec{n.brokerSpec(m, port)}
 	for _, s := range m.Services {
-		uid, gid, groups, err := identity(s)
-		if err != nil {
-			return nil, err
+		var who account
+		if s.User != "" {
+			var err error
+			if who, err = accountOf(s); err != nil {
+				return nil, err
+			}
 		}
 		for i := 1; i <= s.Scale; i++ {
 			name := instanceName(s.Name, i)
 			spec := plan.Spec{
-				Name: name, Service: s.Name, Argv: n.argv(s), Dir: s.Dir, UID: uid, GID: gid, Groups: groups, Notify: true,
+				Name: name, Service: s.Name, Argv: n.argv(s), Dir: s.Dir, Notify: true,
 				Health:  health(s),
 				Restart: plan.Restart{Policy: s.Restart.Policy, Delay: s.Restart.Delay, Max: s.Restart.Max, Reset: s.Restart.Reset},
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
 				Log:     plan.Log{Path: n.state.log(name), MaxBytes: int64(s.Log.MaxBytes), Keep: s.Log.Keep},
+			}
+			if s.User != "" {
+				spec.UID, spec.GID, spec.Groups = &who.uid, &who.gid, who.groups
 			}
 			for _, l := range s.Listen {
 				spec.Listen = append(spec.Listen, plan.Listen{Name: l.Name, Network: l.Network, Address: l.Address})
@@ -74,6 +78,9 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 				spec.Needs = append(spec.Needs, plan.Need{Service: need.Service, Condition: need.Condition})
 			}
 			env := map[string]string{wire.EnvProject: m.Project, wire.EnvService: s.Name, wire.EnvInstance: strconv.Itoa(i)}
+			if s.User != "" {
+				env["HOME"], env["USER"], env["LOGNAME"] = who.home, who.name, who.name
+			}
 			maps.Copy(env, s.Env)
 			if usesBus(s) {
 				spec.Needs = append(spec.Needs, plan.Need{Service: brokerName, Condition: plan.Ready})
@@ -152,35 +159,4 @@ func health(s manifest.Service) *plan.Health {
 		}
 	}
 	return resolved
-}
-
-// identity resolves the user that a service runs as; nil ids keep the keeper's.
-func identity(s manifest.Service) (uid, gid *uint32, groups []uint32, err error) {
-	if s.User == "" {
-		return nil, nil, nil, nil
-	}
-	u, err := user.Lookup(s.User)
-	if err != nil {
-		return nil, nil, nil, &fault.Error{
-			Code: "node/no-user", Kind: fault.Misuse, What: fmt.Sprintf("there is no user %q on this host", s.User), Where: "services." + s.Name + ".user",
-			Fix: "make the user (`useradd --system " + s.User + "`) or leave user out", Err: err,
-		}
-	}
-	number := func(text string) *uint32 {
-		id, parseErr := strconv.ParseUint(text, 10, 32)
-		if parseErr != nil {
-			err = parseErr
-		}
-		short := uint32(id)
-		return &short
-	}
-	uid, gid = number(u.Uid), number(u.Gid)
-	ids, groupErr := u.GroupIds()
-	if groupErr != nil {
-		return nil, nil, nil, fmt.Errorf("look up groups of %s: %w", s.User, groupErr)
-	}
-	for _, id := range ids {
-		groups = append(groups, *number(id))
-	}
-	return uid, gid, groups, err
 }

@@ -36,6 +36,7 @@ func write(path string, v any) error {
 	}
 	temp := path + ".new"
 	if err := os.WriteFile(temp, data, 0o600); err != nil {
+		_ = os.Remove(temp) // half a file would only take space on a full disk
 		return err
 	}
 	return os.Rename(temp, path)
