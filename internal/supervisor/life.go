@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -129,12 +130,15 @@ func (o *owner) probed(ctx context.Context, err error) {
 		return
 	}
 	o.misses++
+	if errors.Is(err, errNotNow) {
+		o.misses = min(o.misses, h.Failures) // unready, and for as long as it says so
+	}
 	o.lastErr = err
 	switch {
 	case state == status.Starting: // the timer decides
 	case o.misses >= h.Failures*(1+unhealthyTimes):
 		o.condemn(ctx, fmt.Sprintf("unhealthy %d times in a row: %v", o.misses, err))
-	case o.misses == h.Failures:
+	case o.misses == h.Failures && state != status.Unready:
 		o.show(ctx, status.Unready, err.Error())
 	}
 }

@@ -118,6 +118,10 @@ func askTCP(ctx context.Context, address string) error {
 	return conn.Close()
 }
 
+// errNotNow is the answer of a process that works and says that it cannot serve at the moment, most often because what
+// it leans on is away. A restart would not bring that back.
+var errNotNow = errors.New("503 Service Unavailable")
+
 func askHTTP(ctx context.Context, client *http.Client, target string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -133,6 +137,9 @@ func askHTTP(ctx context.Context, client *http.Client, target string) error {
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // the status counts; reading a little lets the service finish its write
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		return fmt.Errorf("GET answers %w", errNotNow)
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return fmt.Errorf("GET answers %s", resp.Status)
 	}

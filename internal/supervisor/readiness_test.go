@@ -10,6 +10,7 @@ import (
 
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
+	"github.com/hozo-dev/hozo/internal/testkit"
 )
 
 // starting is an instance that never gets ready.
@@ -56,7 +57,19 @@ func TestHTTPHealthDecidesReadyUnreadyAndCrash(t *testing.T) {
 			if v.Addresses()["web.http"] == "" {
 				t.Error("the address is not known")
 			}
-			w.close(t, "web.1.gate")
+			w.close(t, "web.1.gate") // 503: it works and says that it cannot serve now
+			asked := func() int64 {
+				info, err := os.Stat(w.path("web.1.gate.asked"))
+				must(t, err)
+				return info.Size()
+			}
+			v.await(t, status.Unready, "web.1")
+			enough := asked() + 20 // 8 failures would be a crash
+			testkit.Eventually(t, func() bool { return asked() >= enough }, "20 more probes are answered with 503")
+			if i := v.await(t, status.Unready, "web.1"); i.PID != first.PID {
+				t.Errorf("it was restarted for answering 503: %+v", i)
+			}
+			must(t, os.WriteFile(w.path("web.1.gate"), []byte("sick"), 0o600)) // 500
 			i := v.awaitThat(t, "restarted", func(i status.Instance) bool { return i.Restarts == 1 }, "web.1")
 			var unready, condemned bool
 			for _, e := range v.told("web.1") {
