@@ -25,12 +25,13 @@ var doors = map[string][]string{
 	"internal/sdnotify":  {},
 	"internal/status":    {},
 	"internal/ghevents":  {},
+	"internal/jsonscan":  {},
 
 	"bus":         {"wire", "fault", "internal/lifecycle"},
 	"task":        {"bus", "wire", "fault", "internal/lifecycle"},
 	"web":         {"wire", "fault", "internal/lifecycle"},
 	"sink":        {"bus", "wire", "fault", "internal/lifecycle"},
-	"sink/sqlite": {"sink", "bus", "wire", "fault"},
+	"sink/sqlite": {"sink", "bus", "internal/jsonscan", "wire", "fault"},
 	"sink/file":   {"sink", "bus", "wire", "fault"},
 	".":           {"bus", "task", "web", "wire", "fault", "internal/lifecycle", "internal/sdnotify"},
 
@@ -39,7 +40,7 @@ var doors = map[string][]string{
 	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
 	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
-	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/lifecycle", "wire", "fault"},
+	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/supervisor", "internal/keeper", "internal/broker", "internal/status",
 		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/internal/jsonscan"
 )
 
 // maxRejections is how many bad lines an answer names; the others are only counted. A hundred show any pattern and make
@@ -53,7 +54,7 @@ func cut(body []byte, maxLine int) batch {
 			b.reject(number, "ingest/line-too-long", fmt.Sprintf("the line has %d bytes, the limit is %d", len(line), maxLine))
 		case !allValid && !utf8.Valid(line):
 			b.reject(number, "ingest/invalid-utf8", "the line is not UTF-8")
-		case !validJSON(line):
+		case !jsonscan.Valid(line):
 			b.reject(number, "ingest/invalid-json", "the line is not one JSON document")
 		default:
 			b.accept(line)

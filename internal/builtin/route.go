@@ -12,6 +12,7 @@ import (
 	"github.com/expr-lang/expr/vm"
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/jsonscan"
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/wire"
 	"github.com/tidwall/gjson"
@@ -92,7 +93,7 @@ func (r *router) handle(_ context.Context, e bus.Event[[]byte], out *bus.Out) er
 
 // subject says where an event goes. The error is a rejection: trying again gives the same.
 func (r *router) subject(event []byte) (string, error) {
-	if !validJSON(event) {
+	if !jsonscan.Valid(event) {
 		return "", bus.Reject("route/invalid-json", errors.New("the event is not one JSON document"))
 	}
 	ev := r.pool.Get().(*evaluation)

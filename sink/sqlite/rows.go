@@ -1,16 +1,15 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"unsafe"
 
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/jsonscan"
 	"github.com/hozo-dev/hozo/sink"
 	"github.com/tidwall/gjson"
 	sqlite "modernc.org/sqlite"
@@ -24,10 +23,6 @@ const (
 
 	// maxParameters is SQLite's own limit of "?" in a statement (SQLITE_MAX_VARIABLE_NUMBER).
 	maxParameters = 32766
-
-	// maxDepth is how deep events may nest before they are validated by encoding/json, which bounds its depth; gjson
-	// recurses without a bound.
-	maxDepth = 10000
 )
 
 // writer turns batches into rows. Its buffers are reused. Not safe for concurrent use.
@@ -130,7 +125,7 @@ func unwritable(err error) bool {
 // add gathers one row.
 func (w *writer) add(row sink.Row) error {
 	body := text(row.Data)
-	if len(w.schema.paths) > 0 && !valid(row.Data) {
+	if len(w.schema.paths) > 0 && !jsonscan.Valid(row.Data) {
 		return &fault.Error{
 			Code: "sqlite/invalid-json", What: "the event is not valid JSON, so it has no columns",
 			Fix: "correct the producer, or take columns out of the sink",
@@ -172,14 +167,6 @@ func value(r gjson.Result) any {
 	default:
 		return nil
 	}
-}
-
-// valid reports whether data is one JSON value.
-func valid(data []byte) bool {
-	if bytes.Count(data, []byte{'['})+bytes.Count(data, []byte{'{'}) > maxDepth {
-		return json.Valid(data)
-	}
-	return gjson.ValidBytes(data)
 }
 
 // text gives data as a string without copying it: the driver copies it into SQLite's memory before the frame goes.
