@@ -67,8 +67,11 @@ type eventBuffer struct {
 func (e *eventBuffer) len() int   { return len(e.ends) }
 func (e *eventBuffer) bytes() int { return len(e.raw) }
 
-func (e *eventBuffer) add(event []byte) {
-	e.raw = append(e.raw, event...)
+// add appends one event, given in pieces.
+func (e *eventBuffer) add(pieces ...[]byte) {
+	for _, piece := range pieces {
+		e.raw = append(e.raw, piece...)
+	}
 	e.ends = append(e.ends, uint32(len(e.raw)))
 	e.raw = append(e.raw, '\n')
 }

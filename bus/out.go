@@ -60,9 +60,10 @@ func newOut(c *Conn) *Out { return &Out{conn: c, routes: make(map[string]*outRou
 // EventID names the event in hand: the deterministic base of ids that handlers make.
 func (o *Out) EventID() wire.EventID { return o.id }
 
-// Publish sends one event to subject; data is copied. The errors are the faults bus/no-route and bus/too-large, which
-// park the handler's event when it returns them.
-func (o *Out) Publish(subject string, data []byte) error {
+// Publish sends one event to subject: the pieces of data, one after the other. A handler that puts something in front
+// of an event so need not join the two first. The pieces are copied. The errors are the faults bus/no-route and
+// bus/too-large, which park the handler's event when it returns them.
+func (o *Out) Publish(subject string, data ...[]byte) error {
 	r := o.routes[subject]
 	if r == nil {
 		route, err := o.conn.route(subject)
@@ -72,13 +73,17 @@ func (o *Out) Publish(subject string, data []byte) error {
 		r = &outRoute{subject: subject, route: route}
 		o.routes[subject] = r
 	}
-	if limit := o.conn.maxEventBytes(); len(data) > limit {
-		return tooLarge(subject, len(data), limit)
+	size := 0
+	for _, piece := range data {
+		size += len(piece)
 	}
-	if o.sentBytes+len(data) > maxOutBytes {
-		return tooLarge(subject, o.sentBytes+len(data), maxOutBytes)
+	if limit := o.conn.maxEventBytes(); size > limit {
+		return tooLarge(subject, size, limit)
 	}
-	o.sentBytes += len(data) + 1
+	if o.sentBytes+size > maxOutBytes {
+		return tooLarge(subject, o.sentBytes+size, maxOutBytes)
+	}
+	o.sentBytes += size + 1
 	if !r.used {
 		r.used = true
 		o.used = append(o.used, r)
@@ -87,7 +92,7 @@ func (o *Out) Publish(subject string, data []byte) error {
 		r.touched, r.mark = o.event, r.events.len()
 		o.touched = append(o.touched, r)
 	}
-	r.events.add(data)
+	r.events.add(data...)
 	return nil
 }
 

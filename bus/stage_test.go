@@ -90,6 +90,30 @@ func TestStageGivesTheHandlerTheWholeEvent(t *testing.T) {
 	}
 }
 
+func TestPiecesOfOnePublishAreOneEvent(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := dial(t, b, workerGrant())
+	fill(t, producer(t, b), "events.raw", 3, 3)
+	limit := make([]byte, c.NATS().MaxPayload()/2)
+	start(t, newStage(t, c, rawTopic, func(_ context.Context, e bus.Event[item], out *bus.Out) error {
+		if err := out.Publish("events.done", limit, limit); fault.Code(err) != bus.CodeTooLarge {
+			t.Errorf("two halves of the largest message give %v", err)
+		}
+		return out.Publish("events.done", []byte(`{"more":true,`), nil, e.Data[1:])
+	}, bus.StageConfig{}))
+	settled(t, b, "events.raw", "worker")
+	events := stored(t, b, "events.done")
+	if len(events) != 3 {
+		t.Fatalf("%d events stored, want 3", len(events))
+	}
+	for i, e := range events {
+		if want := fmt.Sprintf(`{"more":true,"n":%d,"text":"item number %d of 3"}`, i, i); string(e.data) != want {
+			t.Errorf("event %d is %s, want %s", i, e.data, want)
+		}
+	}
+}
+
 func TestPoisonedEventIsParkedAloneAndItsNeighboursLand(t *testing.T) {
 	t.Parallel()
 	b := testkit.Broker(t)

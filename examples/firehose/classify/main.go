@@ -23,7 +23,7 @@ func classify(_ context.Context, e bus.Event[[]byte], out *bus.Out) error {
 	if kind == "" {
 		return bus.Reject("classify/no-type", errors.New("the event has no type"))
 	}
-	return classified.Send(out, append([]byte(`{"class":"`+class(kind)+`",`), e.Data[1:]...))
+	return out.Publish(classified.Subject(), []byte(`{"class":"`+class(kind)+`",`), e.Data[1:])
 }
 
 func class(kind string) string {

@@ -23,9 +23,7 @@ func enrich(_ context.Context, e bus.Event[[]byte], out *bus.Out) error {
 	hour := created[:min(len(created), len("2015-01-01T00"))]
 	commits := gjson.GetBytes(e.Data, "payload.size").Int()
 
-	enlarged := append([]byte(`{"hour":`), strconv.Quote(hour)...)
-	enlarged = append(enlarged, `,"commits":`...)
-	enlarged = strconv.AppendInt(enlarged, commits, 10)
-	enlarged = append(enlarged, ',')
-	return enriched.Send(out, append(enlarged, e.Data[1:]...))
+	head := strconv.AppendQuote([]byte(`{"hour":`), hour)
+	head = strconv.AppendInt(append(head, `,"commits":`...), commits, 10)
+	return out.Publish(enriched.Subject(), append(head, ','), e.Data[1:])
 }
