@@ -3,9 +3,10 @@ package bus
 import "github.com/hozo-dev/hozo/wire"
 
 const (
-	// TargetFrameBytes is the raw size at which a frame is full: at 256 KiB zstd's fastest level reaches 94 % of its
-	// ratio at 1 MiB, and one frame is a fraction of a second of any stream.
-	TargetFrameBytes = 256 << 10
+	// TargetFrameBytes is the raw size at which a frame is full. At 512 KiB compression has all but reached its best
+	// ratio, what each message costs beside its bytes no longer shows, and a stage still holds a frame for only some
+	// 5 ms.
+	TargetFrameBytes = 512 << 10
 
 	// MaxFrameEvents is the number of events at which a frame is full. It bounds the offset table, 4 bytes an event,
 	// to 64 KiB.

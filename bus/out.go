@@ -12,7 +12,7 @@ import (
 
 // outFrameBytes is the raw size at which a stage's output for one subject is cut into a further frame. It is twice the
 // target so that a handler that adds to its events still makes one frame of one, not one and a bit; uncompressed it
-// fits even in a message of 1 MiB, nats-server's own default limit.
+// is a quarter of what the broker takes as one message.
 const outFrameBytes = 2 * TargetFrameBytes
 
 // maxOutBytes bounds what one event may send, before its handler is told bus/too-large.

@@ -358,8 +358,8 @@ func TestStageCutsLargeOutputIntoSeveralFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if frames := stream.CachedInfo().State.Msgs; frames != 6 { // 3 MB in frames of at most 512 KiB
-		t.Errorf("%d frames, want 6", frames)
+	if frames := stream.CachedInfo().State.Msgs; frames != 3 { // 3 MB in frames of at most 1 MiB
+		t.Errorf("%d frames, want 3", frames)
 	}
 }
 

@@ -10,7 +10,7 @@ const (
 	// serverName is stable because JetStream ties a store to the name of its server.
 	serverName = "hozo"
 
-	// maxPayload is 4 MiB: a frame aims at 256 KiB compressed, and one event of the largest ingestible size (1 MiB by
+	// maxPayload is 4 MiB: a frame aims at 512 KiB uncompressed, and one event of the largest ingestible size (1 MiB by
 	// default) with its neighbours must still fit uncompressed.
 	maxPayload = 4 << 20
 

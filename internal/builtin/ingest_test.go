@@ -48,13 +48,13 @@ func TestBigBodyIsCutIntoFrames(t *testing.T) {
 	s := serveIngest(t, b, manifest.Ingest{})
 	for _, headers := range [][]string{nil, {wire.HTTPProducer, "p", wire.HTTPBatch, "1"}} {
 		before := len(events(t, b, rawStream))
-		a := post(t, s.url+"/v1/ingest", bytes.NewReader(numbered(0, 9000, 80)), headers...)
-		if a.status != http.StatusOK || a.Accepted != 9000 || a.LastSeq-a.FirstSeq < 2 {
+		a := post(t, s.url+"/v1/ingest", bytes.NewReader(numbered(0, 18000, 80)), headers...)
+		if a.status != http.StatusOK || a.Accepted != 18000 || a.LastSeq-a.FirstSeq < 2 {
 			t.Fatalf("answer is %+v", a)
 		}
 		got := events(t, b, rawStream)[before:]
-		if want := strings.Split(strings.TrimSuffix(string(numbered(0, 9000, 80)), "\n"), "\n"); !slices.Equal(got, want) {
-			t.Fatalf("%d events, not the 9000 in order", len(got))
+		if want := strings.Split(strings.TrimSuffix(string(numbered(0, 18000, 80)), "\n"), "\n"); !slices.Equal(got, want) {
+			t.Fatalf("%d events, not the 18000 in order", len(got))
 		}
 	}
 }

@@ -27,7 +27,7 @@ func TestRepeatedBatchIsAnsweredWithItsOriginalSequences(t *testing.T) {
 	b := testkit.Broker(t)
 	g := ingestGrant(t, b)
 	s := serveGrant(t, b, g, manifest.Ingest{})
-	body := numbered(0, 9000, 80) // three frames
+	body := numbered(0, 18000, 80) // three frames
 	first := post(t, s.url+"/v1/ingest", bytes.NewReader(body), batchHeaders("p", 7)...)
 	if first.status != http.StatusOK || first.Duplicate || first.FirstSeq != 1 || first.LastSeq < 3 {
 		t.Fatalf("first answer is %+v", first)
@@ -35,7 +35,7 @@ func TestRepeatedBatchIsAnsweredWithItsOriginalSequences(t *testing.T) {
 	check := func(url, when string) {
 		t.Helper()
 		a := post(t, url+"/v1/ingest", bytes.NewReader(body), batchHeaders("p", 7)...)
-		if a.status != http.StatusOK || !a.Duplicate || a.FirstSeq != first.FirstSeq || a.LastSeq != first.LastSeq || a.Accepted != 9000 {
+		if a.status != http.StatusOK || !a.Duplicate || a.FirstSeq != first.FirstSeq || a.LastSeq != first.LastSeq || a.Accepted != 18000 {
 			t.Fatalf("%s: answer is %+v, want a duplicate of %+v", when, a, first)
 		}
 	}
@@ -56,8 +56,8 @@ func TestRepeatedBatchIsAnsweredWithItsOriginalSequences(t *testing.T) {
 	if a := post(t, s.url+"/v1/ingest", bytes.NewReader(body), batchHeaders("p", 8)...); a.status != http.StatusConflict || a.Problem.Code != "ingest/batch-changed" {
 		t.Fatalf("a batch with other content: %d %+v", a.status, a.Problem)
 	}
-	if got := len(events(t, b, rawStream)); got != 9001 {
-		t.Fatalf("%d events, want 9001", got)
+	if got := len(events(t, b, rawStream)); got != 18001 {
+		t.Fatalf("%d events, want 18001", got)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestBatchStoredInPartIsResumed(t *testing.T) {
 	t.Parallel()
 	b := testkit.Broker(t)
 	s := serveIngest(t, b, manifest.Ingest{})
-	body := numbered(0, 9000, 80)
+	body := numbered(0, 18000, 80)
 	whole := cut(bytes.Clone(body), 1<<20)
 	if len(whole.parts) < 3 {
 		t.Fatalf("%d parts", len(whole.parts))
