@@ -1,8 +1,10 @@
 package bus_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -192,12 +194,30 @@ func items(t testing.TB, b *testkit.TestBroker, stream string, want int) *ledger
 func settled(t testing.TB, b *testkit.TestBroker, stream, durable string) {
 	t.Helper()
 	testkit.Eventually(t, func() bool {
-		consumer, err := b.JS.Consumer(testkit.Context(t), wire.StreamName(stream), durable)
+		ctx := testkit.Context(t)
+		handle, err := b.JS.Stream(ctx, wire.StreamName(stream))
 		if err != nil {
 			return false
 		}
-		info := consumer.CachedInfo()
-		return info.NumPending == 0 && info.NumAckPending == 0
+		consumer, err := handle.Consumer(ctx, durable)
+		if err != nil {
+			return false
+		}
+		// NumPending alone would not do: the consumer counts a message some time after it was stored.
+		info, last := consumer.CachedInfo(), uint64(0)
+		filters := append(info.Config.FilterSubjects, info.Config.FilterSubject)
+		for _, filter := range filters {
+			if filter == "" && len(filters) > 1 {
+				continue // the list says it
+			}
+			msg, err := handle.GetLastMsgForSubject(ctx, cmp.Or(filter, ">"))
+			if err == nil {
+				last = max(last, msg.Sequence)
+			} else if !errors.Is(err, jetstream.ErrMsgNotFound) {
+				return false
+			}
+		}
+		return info.AckFloor.Stream >= last && info.NumPending == 0 && info.NumAckPending == 0
 	}, "consumer "+durable+" has finished "+stream)
 }
 
