@@ -47,6 +47,25 @@ func newCapture(spec Log, log *slog.Logger) (*capture, error) {
 	return c, nil
 }
 
+// resumeCapture goes on with the log of a process that an earlier keeper started. A log that cannot be opened now is
+// tried again, as after a failed write. The caller sets pipe.
+func resumeCapture(spec Log, log *slog.Logger) *capture {
+	c := &capture{spec: spec, log: log, done: make(chan struct{})}
+	if spec.Path != "" {
+		if err := c.open(); err != nil {
+			c.fail(err)
+		}
+	}
+	return c
+}
+
+// abandon gives up the pipe, which ends run.
+func (c *capture) abandon() {
+	if c.pipe != nil {
+		_ = c.pipe.Close() // read side: nothing to lose
+	}
+}
+
 // run copies until the last writer of the pipe is gone, or abandon.
 func (c *capture) run() {
 	defer close(c.done)

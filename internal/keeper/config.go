@@ -29,6 +29,9 @@ type Config struct {
 	NodeEnv []string
 	// Version is what hello answers.
 	Version string
+	// Alone leaves the standby out: then kill -9 of the keeper ends every service. Otherwise Run starts this program
+	// again with the same arguments, and expects it to call Run there as well.
+	Alone bool
 	// Grace is how long a stopping keeper waits after TERM: once for the node, which stops the services in their
 	// order, then once for whatever is left. Zero means DefaultGrace (10s).
 	Grace time.Duration

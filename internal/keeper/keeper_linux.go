@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -17,21 +18,28 @@ import (
 // Keeper is the parent of every process of a project. It waits for every child of its process, so nothing else in that
 // process may start one.
 type Keeper struct {
-	cfg   Config
-	log   *slog.Logger
-	ready chan struct{}
-	asked chan struct{} // closed by a shutdown request
-	ask   sync.Once
-	halt  chan struct{} // closed when the stop begins: nothing is spawned any more
-	wg    sync.WaitGroup
+	cfg       Config
+	log       *slog.Logger
+	ready     chan struct{}
+	readyOnce sync.Once
+	asked     chan struct{} // closed by a shutdown request
+	ask       sync.Once
+	halt      chan struct{} // closed when the stop begins: nothing is spawned any more
+	wg        sync.WaitGroup
 
 	// Set by Run before anything else looks.
 	hello    Hello
 	null     *os.File
 	notifier *notifier
+	clients  net.Listener
+	link     *link         // nil: there is no standby
+	unlinked chan struct{} // closed when the link has ended
+	over     chan struct{} // closed when every process has ended
 
 	mu       sync.Mutex // also held over fork and over reaping, so no wait status is lost or stolen
 	stopping bool
+	base     map[string]int     // descriptors that the standby has too, by key
+	standby  Hello              // of the standby, as far as it has said
 	records  map[string]*record // by name
 	live     map[int]*record    // by pid, until it is reaped
 	sockets  map[string]*socket // by name
@@ -52,6 +60,8 @@ func New(cfg Config) (*Keeper, error) {
 		ready:    make(chan struct{}),
 		asked:    make(chan struct{}),
 		halt:     make(chan struct{}),
+		unlinked: make(chan struct{}),
+		over:     make(chan struct{}),
 		records:  map[string]*record{},
 		live:     map[int]*record{},
 		sockets:  map[string]*socket{},
@@ -63,23 +73,110 @@ func New(cfg Config) (*Keeper, error) {
 // Ready returns a channel that is closed when the keeper answers on its socket.
 func (k *Keeper) Ready() <-chan struct{} { return k.ready }
 
+func (k *Keeper) isReady() { k.readyOnce.Do(func() { close(k.ready) }) }
+
 // Run keeps until ctx is done, a client asks for shutdown, or the process gets TERM or INT; then it stops the node, then
 // everything else, and returns nil when nothing is left. It must be called at most once. It fails with the fault
 // keeper/running when another keeper has the state directory.
+//
+// This process becomes the standby, and Run starts the same program again, whose Run is the keeper; see standby. Run
+// may also replace the program of this process, by exec.
 func (k *Keeper) Run(ctx context.Context) error {
-	state, err := claim(k.cfg.State)
+	role, fd, err := takeRole()
 	if err != nil {
 		return err
-	}
-	defer func() { _ = state.release() }() // the process ends with it
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("become child subreaper: %w", err)
 	}
 	boot, err := bootID()
 	if err != nil {
 		return err
 	}
-	k.hello = Hello{Protocol: ProtocolVersion, Version: k.cfg.Version, PID: os.Getpid(), BootID: boot, Started: time.Now()}
+	k.hello = Hello{
+		Protocol: ProtocolVersion, State: StateFormat, Version: k.cfg.Version, PID: os.Getpid(), BootID: boot, Started: time.Now(),
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become child subreaper: %w", err)
+	}
+	switch role {
+	case roleActive:
+		return k.takeOver(ctx, fd)
+	case roleStandby:
+		s, err := k.revive(fd)
+		if err != nil {
+			return err
+		}
+		return s.run(ctx)
+	}
+	entries, err := k.prepare()
+	if err != nil {
+		return err
+	}
+	if k.cfg.Alone {
+		return k.keep(ctx, entries)
+	}
+	return newStandby(k, entries).run(ctx)
+}
+
+// takeOver keeps what the standby hands over on a link.
+func (k *Keeper) takeOver(ctx context.Context, fd int) error {
+	l, err := openLink(fd)
+	if err != nil {
+		return err
+	}
+	k.link, k.hello.Standby = l, os.Getppid()
+	entries, err := k.collect()
+	if err != nil {
+		return err
+	}
+	return k.keep(ctx, entries)
+}
+
+// prepare claims the state directory, ends what a keeper left there that died together with its standby, and opens what
+// all keepers from now on share.
+func (k *Keeper) prepare() (entries map[string]*entry, err error) {
+	entries = map[string]*entry{}
+	defer func() {
+		if err != nil {
+			for _, e := range entries {
+				closeAll(e.fds)
+			}
+		}
+	}()
+	hold := func(key string, file *os.File, err error) error {
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		fd, err := duplicate(file)
+		entries[key] = &entry{fds: []int{fd}}
+		return err
+	}
+	lock, err := claim(k.cfg.State)
+	if err := hold(keyLock, lock, err); err != nil {
+		return entries, err
+	}
+	if err := k.endLeftovers(); err != nil {
+		return entries, err
+	}
+	notify, err := listenPrivateNotify(notifyPath(k.cfg.State))
+	if err != nil {
+		return entries, err
+	}
+	defer notify.Close()
+	file, err := notify.File()
+	if err := hold(keyNotify, file, err); err != nil {
+		return entries, err
+	}
+	clients, err := listenPrivate(SocketPath(k.cfg.State))
+	if err != nil {
+		return entries, fmt.Errorf("listen for clients: %w", err)
+	}
+	defer clients.Close()
+	file, err = clients.File()
+	return entries, hold(keyClients, file, err)
+}
+
+// keep is the keeper itself: it goes on from what entries hold.
+func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error) {
 	// Signals that are caught, unlike ignored ones, are the default again in a child.
 	dropped := make(chan os.Signal, 1)
 	signal.Notify(dropped, unix.SIGHUP, unix.SIGPIPE) // a closed terminal or log reader must not end the keeper
@@ -95,29 +192,29 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return fmt.Errorf("open input of children: %w", err)
 	}
 	defer k.null.Close()
-	if err := k.endLeftovers(); err != nil {
+	if err := k.takeBase(entries); err != nil {
 		return err
 	}
-	if k.notifier, err = newNotifier(k.cfg.State); err != nil {
-		return err
-	}
-	defer func() { _ = k.notifier.close() }() // the process ends with it
-	listener, err := listenPrivate("unix", SocketPath(k.cfg.State))
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen for clients: %w", err), k.notifier.close())
-	}
+	k.takeRest(entries)
+	k.mu.Lock()
+	k.watchForeignLocked()
+	k.mu.Unlock()
 
-	var base sync.WaitGroup // what runs until every process has ended
-	ended := make(chan struct{})
-	base.Go(func() { k.reap(children, ended) })
+	var base sync.WaitGroup  // what runs until every process has ended
+	children <- unix.SIGCHLD // there may be zombies already
+	base.Go(func() { k.reap(children, k.over) })
 	base.Go(func() { k.notifier.serve(k.notified) })
 	serving := context.WithoutCancel(ctx) // clients are heard until the last process has ended
-	base.Go(func() { k.accept(serving, listener, ended) })
-	if len(k.cfg.Node) > 0 {
-		k.wg.Go(func() { k.keepNode(ended) })
+	base.Go(func() { k.accept(serving, k.clients, k.over) })
+	if k.link != nil {
+		base.Go(k.followStandby)
+		_ = k.link.send(parcel{Op: opReady}) // followStandby sees the link's end
 	}
-	close(k.ready)
-	k.log.Info("keeper ready", "state", k.cfg.State, "pid", k.hello.PID)
+	if len(k.cfg.Node) > 0 {
+		k.wg.Go(func() { k.keepNode(k.over) })
+	}
+	k.isReady()
+	k.log.Info("keeper ready", "state", k.cfg.State, "pid", k.hello.PID, "standby", k.hello.Standby)
 
 	select {
 	case <-ctx.Done():
@@ -128,12 +225,34 @@ func (k *Keeper) Run(ctx context.Context) error {
 		k.log.Info("keeper stops", "cause", sig)
 	}
 	k.stopProcesses()
-	close(ended)
-	err = errors.Join(listener.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), state.release())
+	close(k.over)
+	err = errors.Join(k.clients.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), k.leave())
 	k.abandonOutputs()
 	k.closeConns() // last: its end tells clients that everything is gone, and a new keeper may start
 	base.Wait()    // first, for it adds to wg
 	k.wg.Wait()
+	return err
+}
+
+// leave gives up everything that the standby has too, and the state directory.
+func (k *Keeper) leave() error {
+	err := os.Remove(SocketPath(k.cfg.State))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if k.link != nil {
+		if k.link.send(parcel{Op: opBye}) == nil {
+			select {
+			case <-k.unlinked: // it has closed all it had
+			case <-time.After(linkTime):
+			}
+		}
+		err = errors.Join(err, k.link.close())
+	}
+	err = errors.Join(err, releaseLock(k.base[keyLock]))
+	for _, fd := range k.base {
+		closeAll([]int{fd})
+	}
 	return err
 }
 

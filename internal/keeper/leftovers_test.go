@@ -23,7 +23,7 @@ func TestNextKeeperEndsLeftoversOfAKilledOne(t *testing.T) {
 	// A leader that is gone is found by what it left: its run.
 	k.spawn("waiter", "wait", nil)
 	waiter := birth(k.record("waiter").PID)
-	k.cmd.kill()
+	k.killBoth()
 	for _, m := range append(marks(dir), node, waiter) {
 		if !lives(m) {
 			t.Errorf("%q ended with the keeper", m)

@@ -24,7 +24,7 @@ func TestSecondKeeperIsRefused(t *testing.T) {
 		t.Errorf("second keeper said %q", second.output())
 	}
 	hello, err := k.client.Hello(limited(t))
-	if err != nil || hello.PID != k.cmd.cmd.Process.Pid || hello.Protocol != keeper.ProtocolVersion || hello.Version != "test" {
+	if err != nil || hello.Standby != k.cmd.cmd.Process.Pid || hello.Protocol != keeper.ProtocolVersion || hello.Version != "test" {
 		t.Errorf("first keeper says %+v, %v", hello, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,6 +135,55 @@ func (k *kept) stop() {
 	if out := k.cmd.output(); k.t.Failed() || strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic:") {
 		k.t.Errorf("keeper said:\n%s", out)
 	}
+}
+
+// keeper and standby return the pids of the two processes.
+func (k *kept) pids() (keeperPID, standbyPID int) {
+	k.t.Helper()
+	var hello keeper.Hello
+	until(k.t, "keeper to answer", func() bool {
+		k.redial()
+		var err error
+		hello, err = k.client.Hello(limited(k.t))
+		return err == nil
+	})
+	return hello.PID, hello.Standby
+}
+
+// redial connects again when the connection is lost.
+func (k *kept) redial() {
+	select {
+	case <-k.client.Done():
+	default:
+		return
+	}
+	_ = k.client.Close() // it has ended
+	until(k.t, "keeper to listen", func() bool {
+		c, err := keeper.Dial(limited(k.t), keeper.SocketPath(k.state))
+		if err != nil {
+			return false
+		}
+		events, err := c.Events(k.t.Context())
+		if err != nil {
+			return c.Close() != nil // never: it is asked again
+		}
+		k.client, k.events = c, events
+		return true
+	})
+}
+
+// killBoth ends keeper and standby at the same instant, as far as either can tell.
+func (k *kept) killBoth() {
+	k.t.Helper()
+	active, standby := k.pids()
+	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for _, pid := range []int{active, standby} {
+			if err := syscall.Kill(pid, sig); err != nil {
+				k.t.Fatal(err)
+			}
+		}
+	}
+	<-k.cmd.done
 }
 
 // spawn starts a role under a name and fails the test when that does not work.

@@ -31,9 +31,15 @@ func (k *Keeper) keepNode(ended <-chan struct{}) {
 		Notify: true,
 	}
 	delay := nodeDelay
+	k.mu.Lock()
+	r := k.records[NodeName] // of the keeper before this one
+	k.mu.Unlock()
 	for {
 		began := time.Now()
-		r, err := k.spawn(s)
+		var err error
+		if r == nil {
+			r, err = k.spawn(s)
+		}
 		if err == nil {
 			select {
 			case <-r.done:
@@ -58,6 +64,7 @@ func (k *Keeper) keepNode(ended <-chan struct{}) {
 			return
 		}
 		delay = min(2*delay, maxNodeDelay)
+		r = nil
 		if err == nil {
 			if err := k.forget(NodeName); err != nil {
 				k.log.Error("last node not forgotten", "error", err)

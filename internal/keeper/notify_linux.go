@@ -36,20 +36,21 @@ type notifier struct {
 	closed bool
 }
 
-func newNotifier(state string) (*notifier, error) {
-	n := &notifier{path: filepath.Join(state, "notify.sock"), extra: make(chan *net.UnixConn, 1)}
-	if err := os.Remove(n.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+func notifyPath(state string) string { return filepath.Join(state, "notify.sock") }
+
+// listenPrivateNotify opens the socket for services that run as the keeper does.
+func listenPrivateNotify(path string) (*net.UnixConn, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale notification socket: %w", err)
 	}
-	conn, err := listenNotify(n.path)
+	conn, err := listenNotify(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(n.path, 0o600); err != nil {
+	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("protect notification socket: %w", err), conn.Close())
 	}
-	n.conn = conn
-	return n, nil
+	return conn, nil
 }
 
 // listenNotify opens a socket whose datagrams carry the sender's pid as the kernel knows it.
@@ -75,25 +76,36 @@ func (k *Keeper) notifyAddress(cred *syscall.Credential) (string, error) {
 	if cred == nil || cred.Uid == uint32(os.Geteuid()) {
 		return k.notifier.path, nil
 	}
-	return k.notifier.open()
+	name, fresh, err := k.notifier.open()
+	if err != nil || fresh == nil {
+		return name, err
+	}
+	fd, err := duplicateConn(fresh)
+	if err != nil {
+		return "", fmt.Errorf("keep notification socket: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.base[keyPublicNotify] = fd
+	return name, k.deposit(opPut, keyPublicNotify, nil, fd)
 }
 
-// open returns the name of the public socket, which it makes the first time.
-func (n *notifier) open() (string, error) {
+// open returns the name of the public socket, which it makes the first time: then the socket too.
+func (n *notifier) open() (name string, fresh *net.UnixConn, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
-		return "", failure("stopping", "the keeper is stopping", "", nil)
+		return "", nil, failure("stopping", "the keeper is stopping", "", nil)
 	}
 	if n.public == nil {
-		conn, err := listenNotify("@hozo-notify-" + rand.Text())
+		fresh, err = listenNotify("@hozo-notify-" + rand.Text())
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		n.public = conn
-		n.extra <- conn
+		n.public = fresh
+		n.extra <- fresh
 	}
-	return n.public.LocalAddr().String(), nil
+	return n.public.LocalAddr().String(), fresh, nil
 }
 
 // close ends serve. It may be called again.
@@ -177,6 +189,9 @@ func (k *Keeper) notified(pid int, text string) {
 	if n.status != nil {
 		r.status = *n.status
 	}
+	if n.ready || n.status != nil {
+		k.depositRecord(r)
+	}
 	k.emitLocked(Event{Kind: EventNotify, Process: r.process(), Notify: text})
 }
 
@@ -202,9 +217,9 @@ func (k *Keeper) ownerLocked(pids []int, run string) *record {
 // ancestors below the keeper; and the HOZO_RUN that it was started with.
 func lineage(pid int) (pids []int, run string) {
 	run = environRun(pid)
-	self := os.Getpid()
+	self, parent := os.Getpid(), os.Getppid()
 	for range maxAncestors {
-		if pid <= 1 || pid == self {
+		if pid <= 1 || pid == self || pid == parent {
 			break
 		}
 		pids = append(pids, pid)

@@ -32,18 +32,19 @@ func TestStatOfThisProcessIsRead(t *testing.T) {
 
 func TestStatWithAnOddNameIsRead(t *testing.T) {
 	t.Parallel()
-	tail := " 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 %THREADS% 0 77 0\n"
+	tail := " 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 %THREADS% 0 77 0" + strings.Repeat(" 0", 28) + " 256\n"
 	for name, c := range map[string]struct {
-		stat string
-		dead bool
+		stat    string
+		dead    bool
+		program string
 	}{
-		"plain":       {"42 (a) S" + strings.Replace(tail, "%THREADS%", "1", 1), false},
-		"parentheses": {"42 (a) S (b) 9) S" + strings.Replace(tail, "%THREADS%", "1", 1), false},
-		"zombie":      {"42 (a\nb) Z" + strings.Replace(tail, "%THREADS%", "1", 1), true},
-		"main thread": {"42 (a) Z" + strings.Replace(tail, "%THREADS%", "3", 1), false},
+		"plain":       {"42 (a) S" + strings.Replace(tail, "%THREADS%", "1", 1), false, "a"},
+		"parentheses": {"42 (a) S (b) 9) S" + strings.Replace(tail, "%THREADS%", "1", 1), false, "a) S (b) 9"},
+		"zombie":      {"42 (a\nb) Z" + strings.Replace(tail, "%THREADS%", "1", 1), true, "a\nb"},
+		"main thread": {"42 (a) Z" + strings.Replace(tail, "%THREADS%", "3", 1), false, "a"},
 	} {
 		p, err := parseStat([]byte(c.stat))
-		want := proc{identity: identity{42, 77}, parent: 1, group: 2, session: 3, dead: c.dead}
+		want := proc{identity: identity{42, 77}, parent: 1, group: 2, session: 3, name: c.program, dead: c.dead, exit: 256}
 		if err != nil || p != want {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}

@@ -25,7 +25,9 @@ type proc struct {
 	parent  int
 	group   int
 	session int
-	dead    bool // a zombie: it only waits to be reaped
+	name    string // of its program, cut to 15 bytes
+	dead    bool   // a zombie: it only waits to be reaped
+	exit    int    // its wait status once it is dead, as far as we may know
 }
 
 // processes returns all processes of the machine. Those that end meanwhile are left out.
@@ -87,6 +89,11 @@ func parseStat(stat []byte) (proc, error) {
 		parent:   number(fields[4-first]),
 		group:    number(fields[5-first]),
 		session:  number(fields[6-first]),
+		name:     string(stat[open+1 : closed]),
+	}
+	const exitCode = 52
+	if len(fields) > exitCode-first {
+		p.exit = number(fields[exitCode-first])
 	}
 	threads := number(fields[20-first])
 	start, err := strconv.ParseUint(string(fields[22-first]), 10, 64)

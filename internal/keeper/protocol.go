@@ -133,6 +133,8 @@ type Hello struct {
 	Protocol int       `json:"protocol"`
 	Version  string    `json:"version"`
 	PID      int       `json:"pid"`
+	Standby  int       `json:"standby,omitempty"` // pid of the process that takes over when the keeper is killed; 0: none
+	State    int       `json:"state,omitempty"`   // StateFormat: what the keeper leaves to the one after it
 	BootID   string    `json:"boot_id"`
 	Started  time.Time `json:"started"`
 }

@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"os"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -31,38 +30,32 @@ func (k *Keeper) reapAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for {
-		pid, ok := peek()
+		pid, exit, ok := peek()
 		if !ok {
 			return
 		}
-		r := k.live[pid]
-		if r != nil {
+		if r := k.live[pid]; r != nil {
 			k.seizeLocked(r)
+			k.leaderEndedLocked(r, exit)
 		}
-		var ws syscall.WaitStatus
-		for {
-			got, err := syscall.Wait4(pid, &ws, 0, nil)
-			if err == syscall.EINTR {
-				continue
-			}
-			if err != nil || got != pid {
-				// Only the kernel could take a zombie away between peek and here, and it does not.
-				k.log.Error("child not reaped", "pid", pid, "error", err)
-				return
-			}
-			break
-		}
-		if r == nil {
-			continue
-		}
-		delete(k.live, pid)
-		r.reaped = true
-		if r.pidfd >= 0 {
-			_ = unix.Close(r.pidfd) // a pidfd has nothing to flush
-			r.pidfd = -1
-		}
-		exit := exitOf(ws, time.Now())
-		k.wg.Go(func() { k.finish(r, exit) })
+		wait(pid)
+	}
+}
+
+// leaderEndedLocked goes on from the end of a leader. The standby is told before anybody takes the wait status, so it
+// is known whatever ends this process.
+func (k *Keeper) leaderEndedLocked(r *record, exit Exit) {
+	r.ended, r.reaped = &exit, true
+	delete(k.live, r.pid)
+	k.depositRecord(r)
+	k.dropPidfd(r)
+	k.wg.Go(func() { k.finish(r, exit) })
+}
+
+func (k *Keeper) dropPidfd(r *record) {
+	if r.pidfd >= 0 {
+		_ = unix.Close(r.pidfd) // a pidfd has nothing to flush
+		r.pidfd = -1
 	}
 }
 
@@ -81,6 +74,7 @@ func (k *Keeper) finish(r *record, exit Exit) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r.exit = &exit
+	k.depositRecord(r)
 	k.saveLocked()
 	k.emitLocked(Event{Kind: EventExited, Process: r.process()})
 	k.log.Info("process exited", "process", r.spec.Name, "pid", r.pid, "code", exit.Code, "signal", exit.Signal)
@@ -92,11 +86,22 @@ type childInfo struct {
 	Signo, Errno, Code int32
 	_                  [unsafe.Sizeof(uintptr(0))/4 - 1]int32
 	PID                int32
-	_                  [112]byte
+	UID                uint32
+	Status             int32
+	_                  [104]byte
+}
+
+// exit is how the child ended.
+func (i childInfo) exit() Exit {
+	const exited = 1 // CLD_EXITED; else it was killed, with or without a core
+	if i.Code == exited {
+		return Exit{Code: int(i.Status), Time: time.Now()}
+	}
+	return Exit{Code: -1, Signal: int(i.Status), Time: time.Now()}
 }
 
 // peek returns a child that has exited, and leaves it to be reaped.
-func peek() (pid int, ok bool) {
+func peek() (pid int, exit Exit, ok bool) {
 	for {
 		var info childInfo
 		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)),
@@ -104,6 +109,6 @@ func peek() (pid int, ok bool) {
 		if err == unix.EINTR {
 			continue
 		}
-		return int(info.PID), err == nil && info.PID != 0
+		return int(info.PID), info.exit(), err == nil && info.PID != 0
 	}
 }

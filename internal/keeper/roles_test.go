@@ -37,6 +37,7 @@ func roles() map[string]func(args []string) int {
 		"env":     playEnv,
 		"flood":   playFlood,
 		"drip":    playDrip,
+		"tell":    playTell,
 		"orderly": playOrderly,
 	}
 }
@@ -227,6 +228,27 @@ func playDrip([]string) int {
 	for {
 		fmt.Println("drop")
 		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// playTell prints numbered lines as fast as they are taken until the file args[0] appears, or TERM; then it says how many
+// it printed in a file beside and ends with status args[1].
+func playTell(args []string) int {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
+	tell("READY=1\nSTATUS=telling")
+	for i := 0; ; i++ {
+		fmt.Printf("line %d\n", i)
+		select {
+		case <-term:
+			if err := os.WriteFile(args[0], []byte(strconv.Itoa(i+1)), 0o600); err != nil {
+				panic(err)
+			}
+			return number(args[1])
+		case <-tick.C:
+		}
 	}
 }
 

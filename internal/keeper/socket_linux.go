@@ -29,6 +29,10 @@ func (s *socket) describe() Socket {
 	return Socket{Name: s.asked.Name, Network: s.network, Address: s.address}
 }
 
+func (s *socket) held() heldSocket {
+	return heldSocket{Asked: s.asked, Network: s.network, Address: s.address}
+}
+
 // listen opens a socket, or returns the one that is open already.
 func (k *Keeper) listen(ctx context.Context, l Listen) (Socket, error) {
 	if !goodName(l.Name) {
@@ -52,6 +56,9 @@ func (k *Keeper) listen(ctx context.Context, l Listen) (Socket, error) {
 	s, err := openSocket(ctx, l)
 	if err != nil {
 		return Socket{}, err
+	}
+	if err := k.deposit(opPut, keySocket+l.Name, s.held(), int(s.file.Fd())); err != nil {
+		return Socket{}, errors.Join(err, s.close())
 	}
 	k.sockets[l.Name] = s
 	k.log.Info("socket open", "socket", l.Name, "address", s.address)
@@ -171,6 +178,7 @@ func (k *Keeper) unlisten(name string) error {
 		return noSocket(name, slices.Sorted(maps.Keys(k.sockets)))
 	}
 	delete(k.sockets, name)
+	k.withdraw(keySocket + name)
 	k.log.Info("socket closed", "socket", name, "address", s.address)
 	return s.close()
 }

@@ -32,7 +32,7 @@ const (
 )
 
 // ownEnv are the variables that only the keeper may set.
-var ownEnv = [...]string{runPrefix, "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "NOTIFY_SOCKET="}
+var ownEnv = [...]string{runPrefix, "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "NOTIFY_SOCKET=", envRole + "="}
 
 // spawn starts a process and registers it, under the lock that reaping needs.
 func (k *Keeper) spawn(s Spawn) (*record, error) {
@@ -112,7 +112,7 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 	program, argv := s.Argv[0], s.Argv
 	if len(listen) > 0 {
 		// The link works even if this binary was replaced since, or is in a folder that the user may not enter.
-		program, argv = "/proc/self/exe", append([]string{"hozo", ShimCommand}, s.Argv...)
+		program, argv = ownImage, append([]string{"hozo", ShimCommand}, s.Argv...)
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
@@ -121,21 +121,20 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred, PidFD: &pidfd},
 	}
+	r := &record{spec: s, run: run, started: time.Now(), pidfd: -1, capture: out, done: make(chan struct{})}
+	// The standby knows of the child before it is born, and holds its output from the first byte.
+	key := keyProcess + s.Name
+	if err := k.deposit(opPut, key, r.held(), int(out.pipe.Fd())); err != nil {
+		return nil, err
+	}
 	k.saveLocked(namedIdentity{Name: s.Name, Run: run})
 	pid, err := syscall.ForkExec(program, argv, attr)
 	if err != nil {
+		k.withdraw(key)
 		k.saveLocked()
 		return nil, spawnFault(s, err)
 	}
-	r := &record{
-		spec:    s,
-		run:     run,
-		pid:     pid,
-		started: time.Now(),
-		pidfd:   pidfd,
-		capture: out,
-		done:    make(chan struct{}),
-	}
+	r.pid, r.pidfd = pid, pidfd
 	// The child is not reaped while this lock is held, so its entry in /proc is there even if it has exited.
 	if p, err := readProc(pid); err == nil {
 		r.start = p.start
@@ -143,6 +142,7 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 		k.log.Error("start time of a child unknown", "process", s.Name, "pid", pid, "error", err)
 	}
 	r.tree = newTree(run, identity{pid, r.start})
+	k.depositRecord(r, pidfds(r)...)
 	k.records[s.Name] = r
 	k.live[pid] = r
 	k.saveLocked()
@@ -283,6 +283,7 @@ func (k *Keeper) forget(name string) error {
 		return failure("still-running", fmt.Sprintf("process %q has not ended", name), "kill it first", nil)
 	}
 	delete(k.records, name)
+	k.withdraw(keyProcess + name)
 	k.saveLocked()
 	return nil
 }

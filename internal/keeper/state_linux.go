@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,14 +18,9 @@ import (
 // maxIdentitiesBytes bounds keeper.json when it is read: maxProcesses entries of less than 1 KiB.
 const maxIdentitiesBytes = 1 << 20
 
-// stateLock is the claim on a state directory.
-type stateLock struct {
-	file *os.File
-	once sync.Once
-}
-
-// claim makes the state directory private and takes its lock, which ends with the process whatever ends it.
-func claim(dir string) (*stateLock, error) {
+// claim makes the state directory private and takes its lock, which ends with the last process that has the file open,
+// whatever ends them.
+func claim(dir string) (*os.File, error) {
 	if err := makePrivate(dir); err != nil {
 		return nil, fmt.Errorf("prepare state directory: %w", err)
 	}
@@ -46,20 +40,26 @@ func claim(dir string) (*stateLock, error) {
 		return nil, errors.Join(running, f.Close())
 	}
 	if err == nil {
-		err = f.Truncate(0)
+		err = signLock(f)
 	}
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil && !errors.Is(err, unix.ENOSPC) {
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock state directory: %w", err), f.Close())
 	}
-	return &stateLock{file: f}, nil
+	return f, nil
 }
 
-// release gives the directory up. It may be called again.
-func (l *stateLock) release() (err error) {
-	l.once.Do(func() { err = l.file.Close() })
+// releaseLock gives a state directory up, whoever else has the descriptor.
+func releaseLock(fd int) error { return unix.Flock(fd, unix.LOCK_UN) }
+
+// signLock writes the pid of this process into the lock, for people.
+func signLock(file *os.File) error {
+	err := file.Truncate(0)
+	if err == nil {
+		_, err = file.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		return nil
+	}
 	return err
 }
 
@@ -84,17 +84,18 @@ func makePrivate(dir string) error {
 }
 
 // listenPrivate opens a unix socket with mode 0600 in a directory that only this keeper uses; what is there is stale.
-func listenPrivate(network, path string) (net.Listener, error) {
+func listenPrivate(path string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	l.SetUnlinkOnClose(false) // others have the descriptor too
 	return l, nil
 }
 

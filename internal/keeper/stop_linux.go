@@ -75,7 +75,8 @@ func (k *Keeper) endStrays() {
 		return
 	}
 	for _, p := range all {
-		if p.parent != os.Getpid() || p.dead {
+		ours := p.parent == os.Getpid() || k.link != nil && p.parent == k.hello.Standby && p.pid != os.Getpid()
+		if !ours || p.dead {
 			continue
 		}
 		left, err := newTree("", p.identity).end(time.Now().Add(killTime))
@@ -88,6 +89,6 @@ func (k *Keeper) endStrays() {
 // abandonOutputs gives up the pipes of processes that could not be ended; nothing else would end their captures.
 func (k *Keeper) abandonOutputs() {
 	for _, r := range k.running() {
-		_ = r.capture.pipe.Close() // read side: nothing to lose
+		r.capture.abandon()
 	}
 }
