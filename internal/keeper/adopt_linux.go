@@ -127,12 +127,17 @@ func (k *Keeper) takeRest(entries map[string]*entry) {
 			k.withdraw(key)
 		}
 	}
+	if len(found) == 0 {
+		return
+	}
+	all, err := processes()
+	if err != nil {
+		k.log.Error("trees not looked for", "error", err)
+	}
 	for _, r := range found {
-		k.adoptLocked(r)
+		k.adoptLocked(r, all)
 	}
-	if len(found) > 0 {
-		k.saveLocked()
-	}
+	k.saveLocked()
 }
 
 func (k *Keeper) takeSocketLocked(name string, e *entry) error {
@@ -184,8 +189,8 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 }
 
 // adoptLocked finds out what became of a process that an earlier keeper started, or was about to start.
-func (k *Keeper) adoptLocked(r *record) {
-	if r.pid == 0 && !k.findForkedLocked(r) {
+func (k *Keeper) adoptLocked(r *record, all []proc) {
+	if r.pid == 0 && !k.findForkedLocked(r, all) {
 		k.log.Info("process was not started before its keeper ended", "process", r.spec.Name)
 		r.capture.abandon()
 		delete(k.records, r.spec.Name)
@@ -222,9 +227,7 @@ func (k *Keeper) adoptLocked(r *record) {
 		k.depositRecord(r, pidfds(r)...)
 	}
 	k.live[r.pid] = r
-	if _, err := r.tree.find(true); err != nil { // those who lose their leader later are known then
-		k.log.Error("tree not looked for", "process", r.spec.Name, "error", err)
-	}
+	r.tree.findIn(all, false) // those who lose their leader later are known then
 	k.log.Info("process adopted", "process", r.spec.Name, "pid", r.pid, "parent", p.parent)
 }
 
@@ -238,12 +241,8 @@ func pidfds(r *record) []int {
 
 // findForkedLocked looks for the child of a keeper that was killed between its fork and its word on it. The standby has
 // it now; it has executed its program, or died, for the link of that keeper ended with the last child before its exec.
-func (k *Keeper) findForkedLocked(r *record) bool {
-	all, err := processes()
-	if err != nil {
-		k.log.Error("child of the last keeper not looked for", "process", r.spec.Name, "error", err)
-		return false
-	}
+func (k *Keeper) findForkedLocked(r *record, all []proc) bool {
+	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b proc) int { return cmp.Compare(a.start, b.start) })
 	for _, p := range all {
 		if p.parent != k.hello.Standby || p.session != p.pid || k.live[p.pid] != nil || k.known(p.pid) {

@@ -6,11 +6,10 @@ import (
 )
 
 const (
-	// The node is started again after nodeDelay, doubled up to maxNodeDelay while it does not stay up for nodeStable:
-	// soon enough that a crash is hardly seen, and cheap when it cannot start at all.
+	// The node is started again after nodeDelay, doubled up to maxNodeDelay while it does not even get ready: soon
+	// enough that a crash is hardly seen, and cheap when it cannot start at all.
 	nodeDelay    = 100 * time.Millisecond
 	maxNodeDelay = 5 * time.Second
-	nodeStable   = 10 * time.Second
 
 	// The node says little; 4 files of 10 MiB are weeks.
 	nodeLogBytes = 10 << 20
@@ -35,7 +34,6 @@ func (k *Keeper) keepNode(ended <-chan struct{}) {
 	r := k.records[NodeName] // of the keeper before this one
 	k.mu.Unlock()
 	for {
-		began := time.Now()
 		var err error
 		if r == nil {
 			r, err = k.spawn(s)
@@ -46,9 +44,11 @@ func (k *Keeper) keepNode(ended <-chan struct{}) {
 			case <-ended: // it could not be killed
 				return
 			}
-			if time.Since(began) >= nodeStable {
+			k.mu.Lock()
+			if r.ready {
 				delay = nodeDelay
 			}
+			k.mu.Unlock()
 		}
 		select {
 		case <-k.halt:

@@ -28,8 +28,8 @@ const (
 	// A keeper is started again at once; one that does not last keeperStable waits keeperDelay, doubled up to
 	// maxKeeperDelay: services wait for the readers of their output meanwhile.
 	keeperDelay    = 10 * time.Millisecond
-	maxKeeperDelay = time.Second
-	keeperStable   = time.Second
+	maxKeeperDelay = 500 * time.Millisecond
+	keeperStable   = 300 * time.Millisecond
 )
 
 // standby is the parent of a keeper and does as little as can be done, so that it has no reason to die. It holds a

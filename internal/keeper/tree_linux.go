@@ -90,6 +90,11 @@ func (t *tree) find(environ bool) ([]proc, error) {
 	if err != nil {
 		return nil, err
 	}
+	return t.findIn(all, environ), nil
+}
+
+// findIn is find among processes that were listed a moment ago.
+func (t *tree) findIn(all []proc, environ bool) []proc {
 	children := make(map[int][]proc, len(all))
 	pinned := false
 	for _, p := range all {
@@ -123,7 +128,7 @@ func (t *tree) find(environ bool) ([]proc, error) {
 		}
 	}
 	if !environ || t.run == "" {
-		return alive, nil
+		return alive
 	}
 	for _, p := range all {
 		// Descendants are younger than the leader, so most of the machine need not be read.
@@ -131,7 +136,7 @@ func (t *tree) find(environ bool) ([]proc, error) {
 			add(p)
 		}
 	}
-	return alive, nil
+	return alive
 }
 
 // follows says whether a process belongs by what it has of the leader, which must be there.

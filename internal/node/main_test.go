@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -37,6 +39,9 @@ func TestMain(m *testing.M) {
 			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), tiny))
 			return
 		}
+		if os.Args[1] == "count" {
+			os.Exit(count(os.Args[2]))
+		}
 		if os.Args[1] == "idle" {
 			idle()
 			return
@@ -52,6 +57,26 @@ func tiny(_ context.Context, e bus.Event[[]byte], _ *bus.Out) error {
 		return bus.Reject("tiny/bad", errors.New("it is bad"))
 	}
 	return nil
+}
+
+// count prints numbered lines until TERM; then it leaves the number of lines in dir and ends with status 17.
+func count(dir string) int {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ; i++ {
+		fmt.Printf("line %d\n", i)
+		select {
+		case <-tick.C:
+		case <-term:
+			path := filepath.Join(dir, os.Getenv(wire.EnvService)+"."+os.Getenv(wire.EnvInstance))
+			if os.WriteFile(path, []byte(strconv.Itoa(i+1)), 0o600) != nil {
+				return 1
+			}
+			return 17
+		}
+	}
 }
 
 // idle is an unmodified program: it knows nothing of Hozo and ends when its input does, which is never.

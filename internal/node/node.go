@@ -18,6 +18,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/internal/sdnotify"
 	"github.com/hozo-dev/hozo/internal/supervisor"
 )
 
@@ -99,6 +100,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add("supervisor", n.supervisor)
 	g.Add("first apply", &once{do: n.firstApply})
 	g.Add("control", &control{node: n, ready: n.ready})
+	g.Add("readiness", &once{do: func(context.Context) error { return sdnotify.Send(sdnotify.Ready) }})
 	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
 	return g.Run(ctx)
 }

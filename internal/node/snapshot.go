@@ -106,13 +106,13 @@ func suffix(name string) string {
 
 func (n *Node) platform(ctx context.Context, brokers []status.Instance) []status.Process {
 	own := status.Process{Name: "node", PID: os.Getpid(), State: status.Ready, Since: n.started}
-	var parent status.Process
+	all := []status.Process{{Name: "keeper", State: status.Failed}, own}
 	if hello, err := n.keeper.Hello(ctx); err == nil {
-		parent = status.Process{Name: "keeper", PID: hello.PID, State: status.Ready, Since: hello.Started}
-	} else {
-		parent = status.Process{Name: "keeper", State: status.Failed}
+		all[0] = status.Process{Name: "keeper", PID: hello.PID, State: status.Ready, Since: hello.Started}
+		if hello.Standby > 0 {
+			all = append(all, status.Process{Name: "standby", PID: hello.Standby, State: status.Ready, Since: hello.Started})
+		}
 	}
-	all := []status.Process{parent, own}
 	for _, b := range brokers {
 		all = append(all, status.Process{Name: b.Name, PID: b.PID, State: b.State, Since: b.Since, Restarts: b.Restarts})
 	}
