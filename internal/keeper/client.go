@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hozo-dev/hozo/fault"
 )
 
 // writeTime bounds the write of one request, which the keeper reads at once unless it hangs.
@@ -140,6 +142,21 @@ func (c *Client) Listen(ctx context.Context, l Listen) (Socket, error) {
 // Unlisten closes a socket; processes that inherited it keep theirs. Fault: keeper/no-socket.
 func (c *Client) Unlisten(ctx context.Context, name string) error {
 	_, err := c.call(ctx, Request{Op: opUnlisten, Name: name})
+	return err
+}
+
+// Upgrade replaces a part of the platform; see Upgrade. That the connection ends is no error: the keeper has begun. Faults:
+// keeper/skew, keeper/no-standby, keeper/no-binary, keeper/not-executable, keeper/no-process, keeper/stopping,
+// keeper/bad-request.
+func (c *Client) Upgrade(ctx context.Context, u Upgrade) error {
+	_, err := c.call(ctx, Request{Op: opUpgrade, Upgrade: &u})
+	select {
+	case <-c.done:
+		if fault.Code(err) == "" && u.Part == PartKeeper {
+			return nil
+		}
+	default:
+	}
 	return err
 }
 

@@ -11,10 +11,6 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 )
 
-// StateFormat is the version of what a keeper leaves with its standby. It only grows, like the protocol: a keeper reads
-// what older ones left, and newer ones are refused what they cannot have left.
-const StateFormat = 1
-
 // The keys of the entries that a standby holds for a keeper.
 const (
 	keyLock         = "lock"          // the claim on the state directory
@@ -105,6 +101,10 @@ func (k *Keeper) withdraw(key string) {
 func (k *Keeper) followStandby() {
 	for {
 		p, err := k.link.receive()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			k.become() // it returns when it could not
+			continue
+		}
 		if err != nil {
 			close(k.unlinked)
 			k.stepUp()

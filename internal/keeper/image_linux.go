@@ -144,6 +144,10 @@ func (k *Keeper) revive(fd int) (*standby, error) {
 	if err != nil {
 		return nil, err
 	}
+	if img.Format > StateFormat {
+		return nil, failure("skew", fmt.Sprintf("state is of format %d, this version reads up to %d", img.Format, StateFormat),
+			"upgrade to a newer version", nil)
+	}
 	entries := make(map[string]*entry, len(img.Entries))
 	for _, e := range img.Entries {
 		entries[e.Key] = &entry{e.Value, e.FDs}

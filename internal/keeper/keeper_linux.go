@@ -39,6 +39,7 @@ type Keeper struct {
 	mu       sync.Mutex // also held over fork and over reaping, so no wait status is lost or stolen
 	stopping bool
 	base     map[string]int     // descriptors that the standby has too, by key
+	renewal  string             // path of the binary that this process is to become
 	standby  Hello              // of the standby, as far as it has said
 	records  map[string]*record // by name
 	live     map[int]*record    // by pid, until it is reaped
@@ -90,8 +91,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own executable: %w", err)
+	}
 	k.hello = Hello{
-		Protocol: ProtocolVersion, State: StateFormat, Version: k.cfg.Version, PID: os.Getpid(), BootID: boot, Started: time.Now(),
+		Protocol: ProtocolVersion, State: StateFormat, Version: k.cfg.Version, PID: os.Getpid(), BootID: boot,
+		Started: time.Now(), Executable: self,
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become child subreaper: %w", err)
@@ -194,6 +200,10 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	defer k.null.Close()
 	if err := k.takeBase(entries); err != nil {
 		return err
+	}
+	if k.standby.State > StateFormat {
+		return failure("skew", fmt.Sprintf("the standby is of version %s and holds state of format %d, this keeper reads up to %d",
+			k.standby.Version, k.standby.State, StateFormat), "upgrade to a newer version", nil)
 	}
 	k.takeRest(entries)
 	k.mu.Lock()

@@ -6,6 +6,10 @@ import "time"
 // protocol only grows: requests and fields are added, never changed.
 const ProtocolVersion = 1
 
+// StateFormat is the version of what a keeper leaves with its standby for the keeper after it. It only grows, like the
+// protocol: a keeper reads what older ones left, and refuses what a newer one did.
+const StateFormat = 1
+
 // The values of Request.Op.
 const (
 	opHello    = "hello"
@@ -18,6 +22,7 @@ const (
 	opUnlisten = "unlisten"
 	opEvents   = "events"
 	opShutdown = "shutdown"
+	opUpgrade  = "upgrade"
 )
 
 // The values of Event.Kind.
@@ -33,12 +38,30 @@ const (
 // Request asks the keeper for one thing.
 type Request struct {
 	ID uint64 `json:"id"`
-	Op string `json:"op"` // hello, spawn, signal, kill, list, forget, listen, unlisten, events, shutdown
+	Op string `json:"op"` // hello, spawn, signal, kill, list, forget, listen, unlisten, events, shutdown, upgrade
 
 	Spawn  *Spawn  `json:"spawn,omitempty"`
 	Signal *Signal `json:"signal,omitempty"`
 	Name   string  `json:"name,omitempty"` // kill, forget: process name; unlisten: socket name
 	Listen *Listen `json:"listen,omitempty"`
+
+	Upgrade *Upgrade `json:"upgrade,omitempty"`
+}
+
+// The values of Upgrade.Part.
+const (
+	PartKeeper  = "keeper"  // becomes the binary; services, sockets and logs stay
+	PartNode    = "node"    // is started again, by the keeper's own binary
+	PartStandby = "standby" // becomes the binary
+)
+
+// Upgrade replaces a part of the platform while the services run on. The request is answered when it has begun: the
+// keeper's own connection ends then, and Hello and List tell how it went. A keeper that does not get ready in its new
+// binary is started again in the standby's.
+type Upgrade struct {
+	Part       string `json:"part"`
+	Executable string `json:"executable,omitempty"` // keeper, standby: absolute path of the binary; empty: the keeper becomes the standby's
+	State      int    `json:"state"`                // StateFormat of that binary
 }
 
 // Spawn starts a process. Name must be free: never used, or forgotten.
@@ -130,11 +153,17 @@ type Reply struct {
 
 // Hello is the keeper's answer to hello.
 type Hello struct {
-	Protocol int       `json:"protocol"`
-	Version  string    `json:"version"`
-	PID      int       `json:"pid"`
-	Standby  int       `json:"standby,omitempty"` // pid of the process that takes over when the keeper is killed; 0: none
-	State    int       `json:"state,omitempty"`   // StateFormat: what the keeper leaves to the one after it
-	BootID   string    `json:"boot_id"`
-	Started  time.Time `json:"started"`
+	Protocol int    `json:"protocol"`
+	Version  string `json:"version"`
+	PID      int    `json:"pid"`
+	Standby  int    `json:"standby,omitempty"` // pid of the process that takes over when the keeper is killed; 0: none
+	State    int    `json:"state,omitempty"`   // StateFormat: what the keeper leaves to the one after it; 0: it leaves nothing
+	// Executable is the path of the keeper's binary. What is there now may be another one.
+	Executable string `json:"executable,omitempty"`
+	// StandbyVersion and StandbyStarted are Version and Started of the standby.
+	StandbyVersion string    `json:"standby_version,omitempty"`
+	StandbyStarted time.Time `json:"standby_started,omitzero"`
+
+	BootID  string    `json:"boot_id"`
+	Started time.Time `json:"started"`
 }

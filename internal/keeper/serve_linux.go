@@ -18,7 +18,7 @@ func (k *Keeper) do(ctx context.Context, req Request) (Reply, error) {
 	missing := misuse("bad-request", fmt.Sprintf("%s without its arguments", req.Op), "")
 	switch req.Op {
 	case opHello:
-		hello := k.hello
+		hello := k.describe()
 		return Reply{Hello: &hello}, nil
 	case opSpawn:
 		if req.Spawn == nil {
@@ -47,6 +47,11 @@ func (k *Keeper) do(ctx context.Context, req Request) (Reply, error) {
 		return Reply{Sockets: []Socket{s}}, err
 	case opUnlisten:
 		return Reply{}, k.unlisten(req.Name)
+	case opUpgrade:
+		if req.Upgrade == nil {
+			return Reply{}, missing
+		}
+		return Reply{}, k.upgrade(*req.Upgrade)
 	case opShutdown:
 		k.ask.Do(func() { close(k.asked) })
 		return Reply{}, nil

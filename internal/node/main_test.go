@@ -35,6 +35,10 @@ import (
 // The test binary is also the hozo binary and the programs of the manifests: the first argument says which.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		if spoilt(os.Args[1]) {
+			fmt.Fprintln(os.Stderr, "this version is spoilt")
+			os.Exit(1)
+		}
 		if os.Args[1] == "tiny" {
 			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), tiny))
 			return
@@ -115,6 +119,12 @@ func up(t *testing.T, services string, args ...any) *project {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return upIn(t, testkit.TempDir(t), self, services, args...)
+}
+
+// upFrom is up with a copy of this binary in another place.
+func upFrom(t *testing.T, self, services string, args ...any) *project {
+	t.Helper()
 	return upIn(t, testkit.TempDir(t), self, services, args...)
 }
 
