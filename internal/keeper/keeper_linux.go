@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -224,6 +225,8 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 		k.wg.Go(func() { k.keepNode(k.over) })
 	}
 	k.isReady()
+	debug.SetGCPercent(keptHeap)
+	slim()
 	k.log.Info("keeper ready", "state", k.cfg.State, "pid", k.hello.PID, "standby", k.hello.Standby)
 
 	select {

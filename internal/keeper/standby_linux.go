@@ -68,9 +68,8 @@ func newStandby(k *Keeper, entries map[string]*entry) *standby {
 // run keeps a keeper until it has ended everything.
 func (s *standby) run(ctx context.Context) error {
 	defer s.closeEntries()
-	// One thread's caches and an early collection are enough for a process that mostly sleeps.
-	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(25)
+	runtime.GOMAXPROCS(1) // one thread's caches are enough for a process that sleeps
+	debug.SetGCPercent(keptHeap)
 	term, children, stop := s.signals()
 	defer stop()
 	children <- unix.SIGCHLD // there may be zombies already
@@ -80,7 +79,6 @@ func (s *standby) run(ctx context.Context) error {
 				return err
 			}
 		}
-		debug.FreeOSMemory()
 		s.attend(ctx, term, children)
 		status := s.bury()
 		switch {
@@ -234,6 +232,7 @@ func (s *standby) take(p parcel) {
 		s.serving = true
 		s.ever = true
 		s.k.isReady()
+		slim()
 		s.look()
 	case opReap:
 		if p.PID == s.told {
