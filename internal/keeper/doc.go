@@ -14,9 +14,16 @@
 //
 // # What kill -9 of the keeper does
 //
-// The children run on until they write to their closed log pipe. STATE/keeper.json names every child by pid, start time,
-// boot id and run, written before each fork; the next keeper of that state directory ends those trees before it listens
-// or spawns, so there are never doubles. Their exit codes are lost.
+// Run starts its program again: the process that called it becomes the standby, and its child is the keeper. The standby
+// holds a duplicate of every descriptor that must outlive the keeper, and what is known of each process, which the keeper
+// leaves there before it acts. When the keeper dies the standby, as the nearest subreaper, has its children, and starts a
+// keeper that goes on with them: same processes, sockets, logs and records, and exact exit statuses. When the standby
+// dies the keeper becomes it, by an exec that keeps its pid and children, and starts a keeper of its own. See
+// docs/decisions/0001.
+//
+// When both die at once, the children run on until they write to their closed log pipe. STATE/keeper.json names every
+// child by pid, start time, boot id and run, written before each fork; the next keeper of that state directory ends those
+// trees before it listens or spawns, so there are never doubles. Their exit codes are lost.
 //
 // # Who may talk to it
 //

@@ -168,7 +168,7 @@ func (k *Keeper) prepare() (entries map[string]*entry, err error) {
 	if err != nil {
 		return entries, err
 	}
-	defer notify.Close()
+	defer func() { _ = notify.Close() }() // entries has a duplicate
 	file, err := notify.File()
 	if err := hold(keyNotify, file, err); err != nil {
 		return entries, err
@@ -177,7 +177,7 @@ func (k *Keeper) prepare() (entries map[string]*entry, err error) {
 	if err != nil {
 		return entries, fmt.Errorf("listen for clients: %w", err)
 	}
-	defer clients.Close()
+	defer func() { _ = clients.Close() }() // as above
 	file, err = clients.File()
 	return entries, hold(keyClients, file, err)
 }
@@ -211,8 +211,8 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	k.watchForeignLocked()
 	k.mu.Unlock()
 
-	var base sync.WaitGroup  // what runs until every process has ended
-	children <- unix.SIGCHLD // there may be zombies already
+	var base sync.WaitGroup       // what runs until every process has ended
+	nudge(children, unix.SIGCHLD) // there may be zombies already
 	base.Go(func() { k.reap(children, k.over) })
 	base.Go(func() { k.notifier.serve(k.notified) })
 	serving := context.WithoutCancel(ctx) // clients are heard until the last process has ended
@@ -267,6 +267,14 @@ func (k *Keeper) leave() error {
 		closeAll([]int{fd})
 	}
 	return err
+}
+
+// nudge puts a signal into a channel of one, unless another waits there already.
+func nudge(signals chan os.Signal, sig os.Signal) {
+	select {
+	case signals <- sig:
+	default:
+	}
 }
 
 // accept serves clients until the listener is closed.

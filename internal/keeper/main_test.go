@@ -81,6 +81,7 @@ type kept struct {
 	client *keeper.Client
 	events <-chan keeper.Event
 	past   []keeper.Event
+	unsure bool // some have lost their parent: nobody may know how they end
 }
 
 func startKeeper(t *testing.T, node ...string) *kept {

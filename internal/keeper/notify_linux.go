@@ -141,15 +141,18 @@ func receive(conn *net.UnixConn, use func(pid int, text string)) {
 	text := make([]byte, maxNotifyBytes)
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxPassedFiles))
 	for {
-		n, controls, flags, _, err := conn.ReadMsgUnix(text, control)
+		n, controls, flags, err := peekDatagram(conn, text, control)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		pid := sender(control[:controls])
-		if err != nil || pid <= 0 || flags&unix.MSG_TRUNC != 0 {
+		if err != nil {
 			continue
 		}
-		use(pid, strings.ToValidUTF8(string(text[:n]), "\uFFFD"))
+		pid := sender(control[:controls])
+		if pid > 0 && flags&unix.MSG_TRUNC == 0 {
+			use(pid, strings.ToValidUTF8(string(text[:n]), "\uFFFD"))
+		}
+		dropDatagram(conn)
 	}
 }
 

@@ -38,6 +38,7 @@ func roles() map[string]func(args []string) int {
 		"flood":   playFlood,
 		"drip":    playDrip,
 		"tell":    playTell,
+		"reuse":   playReuse,
 		"orderly": playOrderly,
 	}
 }

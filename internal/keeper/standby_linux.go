@@ -72,7 +72,7 @@ func (s *standby) run(ctx context.Context) error {
 	debug.SetGCPercent(keptHeap)
 	term, children, stop := s.signals()
 	defer stop()
-	children <- unix.SIGCHLD // there may be zombies already
+	nudge(children, unix.SIGCHLD) // there may be zombies already
 	for {
 		if s.link == nil {
 			if err := s.launch(); err != nil {
@@ -94,7 +94,7 @@ func (s *standby) run(ctx context.Context) error {
 			case <-timer.C:
 			case sig := <-term:
 				timer.Stop()
-				term <- sig // for the next keeper, which alone can stop what runs
+				nudge(term, sig) // for the next keeper, which alone can stop what runs
 			}
 		}
 	}

@@ -189,7 +189,7 @@ func (a account) print(out io.Writer) {
 	_ = w.Flush() // a closed terminal has no reader
 	fmt.Fprintf(out, "\n%.1f MB in %.1f s: %.1f MB/s, %.0f GB/day\n", float64(a.bytes)/1e6, seconds, rate, rate*86400/1000)
 	fmt.Fprintf(out, "first saturated stage: %s\n", a.bottleneck)
-	fmt.Fprintf(out, "platform memory (keeper + node + broker): at most %.0f MB\n", float64(a.platform)/1e6)
+	fmt.Fprintf(out, "platform memory (keeper, standby, node, broker): at most %.0f MB\n", float64(a.platform)/1e6)
 	if a.check() == nil {
 		fmt.Fprintln(out, "the account balances")
 	}
