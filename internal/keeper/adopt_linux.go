@@ -172,6 +172,8 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 	k.records[h.Spec.Name] = r
 	if h.Exit != nil {
 		closeAll(e.fds)
+		r.capture.close()
+		close(r.capture.done)
 		r.reaped = true
 		close(r.done)
 		return nil, nil
@@ -179,8 +181,9 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 	if len(e.fds) > 0 {
 		r.capture.pipe = os.NewFile(uintptr(e.fds[0]), "output")
 		k.wg.Go(r.capture.run)
-	} else {
-		close(r.capture.done) // an earlier keeper gave its output up
+	} else { // an earlier keeper gave its output up
+		r.capture.close()
+		close(r.capture.done)
 	}
 	if len(e.fds) > 1 {
 		r.pidfd = e.fds[1]

@@ -207,6 +207,8 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 			k.standby.Version, k.standby.State, StateFormat), "upgrade to a newer version", nil)
 	}
 	k.takeRest(entries)
+	debug.SetGCPercent(keptHeap)
+	slim()
 	k.mu.Lock()
 	k.watchForeignLocked()
 	k.mu.Unlock()
@@ -225,8 +227,6 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 		k.wg.Go(func() { k.keepNode(k.over) })
 	}
 	k.isReady()
-	debug.SetGCPercent(keptHeap)
-	slim()
 	k.log.Info("keeper ready", "state", k.cfg.State, "pid", k.hello.PID, "standby", k.hello.Standby)
 
 	select {

@@ -130,6 +130,7 @@ func (s *standby) launch() error {
 	}
 	s.keeper, s.link, s.began = pid, own, time.Now()
 	s.hand()
+	slim()
 	return nil
 }
 
@@ -232,7 +233,6 @@ func (s *standby) take(p parcel) {
 		s.serving = true
 		s.ever = true
 		s.k.isReady()
-		slim()
 		s.look()
 	case opReap:
 		if p.PID == s.told {
