@@ -84,6 +84,7 @@ type Process struct {
 	PID        int               `json:"pid"`
 	StartTime  uint64            `json:"start_time"` // field 22 of /proc/PID/stat: with PID and boot id it names a process for ever
 	Started    time.Time         `json:"started"`
+	Since      time.Duration     `json:"since,omitempty"`  // Started by Monotonic, which no setting of the clock moves; 0: an older keeper
 	Ready      bool              `json:"ready"`            // it has sent READY=1
 	Status     string            `json:"status,omitempty"` // its last STATUS=
 	Exit       *Exit             `json:"exit,omitempty"`   // nil while it runs
@@ -93,10 +94,11 @@ type Process struct {
 
 // Exit says how a process ended.
 type Exit struct {
-	Code      int       `json:"code"`             // exit status, or -1
-	Signal    int       `json:"signal,omitempty"` // signal that ended it, or 0
-	Time      time.Time `json:"time"`
-	Survivors []int     `json:"survivors,omitempty"` // processes of its tree that outlived a kill
+	Code      int           `json:"code"`             // exit status, or -1
+	Signal    int           `json:"signal,omitempty"` // signal that ended it, or 0
+	Time      time.Time     `json:"time"`
+	At        time.Duration `json:"at,omitempty"`        // Time by Monotonic; 0: an older keeper
+	Survivors []int         `json:"survivors,omitempty"` // processes of its tree that outlived a kill
 }
 
 // Socket is a listening socket that the keeper holds.

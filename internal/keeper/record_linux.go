@@ -15,6 +15,7 @@ type record struct {
 	pid     int
 	start   uint64
 	started time.Time
+	since   time.Duration
 	ready   bool
 	status  string
 	reaped  bool  // its wait status was taken: the pid can be another's from now on
@@ -34,6 +35,7 @@ func (r *record) process() Process {
 		PID:        r.pid,
 		StartTime:  r.start,
 		Started:    r.started,
+		Since:      r.since,
 		Ready:      r.ready,
 		Status:     r.status,
 		Exit:       r.exit,
@@ -59,7 +61,7 @@ func (r *record) signal(sig syscall.Signal, group bool) error {
 
 func exitOf(ws syscall.WaitStatus, at time.Time) Exit {
 	if ws.Signaled() {
-		return Exit{Code: -1, Signal: int(ws.Signal()), Time: at}
+		return Exit{Code: -1, Signal: int(ws.Signal()), Time: at, At: Monotonic()}
 	}
-	return Exit{Code: ws.ExitStatus(), Time: at}
+	return Exit{Code: ws.ExitStatus(), Time: at, At: Monotonic()}
 }

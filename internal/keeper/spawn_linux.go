@@ -132,6 +132,7 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 		run:     run,
 		pid:     pid,
 		started: time.Now(),
+		since:   Monotonic(),
 		pidfd:   pidfd,
 		capture: out,
 		done:    make(chan struct{}),

@@ -32,6 +32,10 @@ func (c *checker) service(s *Service) {
 		c.add(c.value("services", s.Name, "restart"), "bad-restart", fmt.Sprintf("service %q waits %s before its first restart but %s at most", s.Name, formatDuration(s.Restart.Delay), formatDuration(s.Restart.Max)),
 			"raise restart.max, or lower restart.delay")
 	}
+	if s.Restart.Then == "fail" && c.node("services", s.Name, "restart", "retry_after") != nil {
+		c.add(c.value("services", s.Name, "restart", "retry_after"), "bad-restart", fmt.Sprintf("service %q stays down once its budget is spent, so retry_after means nothing", s.Name),
+			"write then: slow, or remove retry_after")
+	}
 	c.health(s)
 }
 

@@ -193,6 +193,10 @@ func restartKeys() []key[Restart] {
 		field("delay", "Before the first restart; doubles each time. Default 100ms.", span(0, day), func(r *Restart) *time.Duration { return &r.Delay }),
 		field("max", "Most that the delay grows to. Default 30s.", span(0, day), func(r *Restart) *time.Duration { return &r.Max }),
 		field("reset", "Time up after which the delay starts over. Default 10s.", span(0, day), func(r *Restart) *time.Duration { return &r.Reset }),
+		field("budget", "Starts within the window that the delays are good for, those after which it got ready too. Default 10.", whole(1, 1000), func(r *Restart) *int { return &r.Budget }),
+		field("window", "Default 5m.", span(time.Second, day), func(r *Restart) *time.Duration { return &r.Window }),
+		field("then", "Once the budget is spent: slow (default) tries again every retry_after, fail stays down until hozo start.", oneOf("slow", "fail"), func(r *Restart) *string { return &r.Then }),
+		field("retry_after", "Between two starts once the budget is spent. Default 1m.", span(time.Second, day), func(r *Restart) *time.Duration { return &r.RetryAfter }),
 	}
 }
 

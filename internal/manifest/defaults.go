@@ -25,7 +25,7 @@ func newStream(name string) Stream {
 func newService(name string) Service {
 	return Service{
 		Name: name, Scale: 1,
-		Restart: Restart{Policy: "always", Delay: 100 * time.Millisecond, Max: 30 * time.Second, Reset: 10 * time.Second},
+		Restart: Restart{Policy: "always", Delay: 100 * time.Millisecond, Max: 30 * time.Second, Reset: 10 * time.Second, Budget: 10, Window: 5 * time.Minute, Then: "slow", RetryAfter: time.Minute},
 		Stop:    Stop{Signal: "TERM", Grace: 10 * time.Second},
 		Log:     Log{MaxBytes: 16 << 20, Keep: 4},
 	}

@@ -99,6 +99,11 @@ type Restart struct {
 	Delay  time.Duration // before the first restart; doubles each time; default 100ms
 	Max    time.Duration // most it grows to; default 30s
 	Reset  time.Duration // time up after which the delay starts over; default 10s
+
+	Budget     int           // starts within Window that the delays above are good for; default 10
+	Window     time.Duration // default 5m
+	Then       string        // once the budget is spent: slow (default: try again every RetryAfter) or fail
+	RetryAfter time.Duration // default 1m
 }
 
 // Stop is how an instance is asked to end.

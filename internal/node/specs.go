@@ -64,7 +64,7 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 			spec := plan.Spec{
 				Name: name, Service: s.Name, Argv: n.argv(s), Dir: s.Dir, Notify: true,
 				Health:  health(s),
-				Restart: plan.Restart{Policy: s.Restart.Policy, Delay: s.Restart.Delay, Max: s.Restart.Max, Reset: s.Restart.Reset},
+				Restart: plan.Restart(s.Restart),
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
 				Log:     plan.Log{Path: n.state.log(name), MaxBytes: int64(s.Log.MaxBytes), Keep: s.Log.Keep},
 			}

@@ -66,12 +66,26 @@ const (
 	Never     = "never"
 )
 
-// Restart is what happens when an instance ends by itself.
+// What comes once the budget of restarts is spent.
+const (
+	Slow = "slow" // try again every RetryAfter
+	Fail = "fail" // stay down until a person starts it
+)
+
+// Restart is what happens when an instance ends by itself. Delays are never shorter than they say, and up to a fifth
+// longer, so that instances that fell together do not rise together.
 type Restart struct {
 	Policy string        // Always (default), OnFailure or Never
 	Delay  time.Duration // before the first restart; doubles each time; default 100ms
 	Max    time.Duration // most it grows to; default 30s
 	Reset  time.Duration // time up after which the delay starts over; default 10s
+
+	// Budget is how many starts within Window the delays above are good for, those of instances that got ready too.
+	// Default 10: the delays by default add up to 51s by then, longer than it takes to restart whatever is needed.
+	Budget     int
+	Window     time.Duration // default 5m: a program that falls once in half a minute spends it, one that falls now and then does not
+	Then       string        // Slow (default: nobody has to be awake when what it needs is back) or Fail
+	RetryAfter time.Duration // between two starts when slow; default 1m
 }
 
 // Stop is how an instance is asked to end.
@@ -114,6 +128,10 @@ func (s Spec) WithDefaults() Spec {
 	s.Restart.Delay = cmp.Or(s.Restart.Delay, 100*time.Millisecond)
 	s.Restart.Max = max(cmp.Or(s.Restart.Max, 30*time.Second), s.Restart.Delay)
 	s.Restart.Reset = cmp.Or(s.Restart.Reset, 10*time.Second)
+	s.Restart.Budget = cmp.Or(s.Restart.Budget, 10)
+	s.Restart.Window = cmp.Or(s.Restart.Window, 5*time.Minute)
+	s.Restart.Then = cmp.Or(s.Restart.Then, Slow)
+	s.Restart.RetryAfter = cmp.Or(s.Restart.RetryAfter, time.Minute)
 	s.Stop.Signal = cmp.Or(s.Stop.Signal, syscall.SIGTERM)
 	s.Stop.Grace = cmp.Or(s.Stop.Grace, 10*time.Second)
 	needs := make([]Need, len(s.Needs))

@@ -144,7 +144,7 @@ func (o *owner) update(ctx context.Context) {
 // start makes it run as soon as it can.
 func (o *owner) start(ctx context.Context) {
 	o.goal = goalRun
-	o.backoff.reset()
+	o.backoff.forgive()
 	if o.alive {
 		if o.shown.State == status.Stopping {
 			o.again = true
@@ -173,7 +173,7 @@ func (o *owner) rest(ctx context.Context) {
 // replace ends the process to start what is wanted in its place.
 func (o *owner) replace(ctx context.Context) {
 	o.again, o.verdict, o.rolling = true, "", false
-	o.backoff.reset()
+	o.backoff.forgive()
 	if o.shown.State != status.Stopping {
 		o.halt(ctx, "restarts")
 	}

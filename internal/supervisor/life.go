@@ -17,6 +17,7 @@ import (
 const (
 	labelHash     = "hash"     // Spec.Hash of what it was started as
 	labelRestarts = "restarts" // how often it had been restarted
+	labelBackoff  = "backoff"  // what its falls before have earned it
 )
 
 // unhealthyTimes is how many times Health.Failures an unready instance may miss before it counts as crashed: long
@@ -32,6 +33,7 @@ func (o *owner) begin(ctx context.Context) {
 	o.gen++
 	o.live, o.hash = o.want, o.want.Hash()
 	o.rolling, o.fine, o.found = false, false, false
+	o.backoff.started(o.live.Restart, keeper.Monotonic())
 	_ = o.keeper.Forget(ctx, o.name) // there may be no record; one that is in the way makes the spawn fail
 	p, err := o.keeper.Spawn(ctx, o.request())
 	if ctx.Err() != nil {
@@ -56,7 +58,7 @@ func (o *owner) request() keeper.Spawn {
 		Name: s.Name, Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
 		Listen: listen, Notify: s.Notify || s.Health != nil && s.Health.Notify,
 		Log:    keeper.Log{Path: s.Log.Path, MaxBytes: s.Log.MaxBytes, Keep: s.Log.Keep},
-		Labels: map[string]string{labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts)},
+		Labels: map[string]string{labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label()},
 	}
 }
 
@@ -65,13 +67,17 @@ func (o *owner) request() keeper.Spawn {
 func (o *owner) refused(ctx context.Context, err error) {
 	f, ok := fault.As(err)
 	if !ok || f.Fix == "" {
-		o.fall(ctx, "start: "+err.Error(), 0)
+		o.fall(ctx, "start: "+err.Error(), keeper.Monotonic(), 0)
 		return
 	}
 	o.falls++
 	o.show(ctx, status.Failed, explain(f))
-	if o.live.Restart.Policy != plan.Never {
-		o.timer.Reset(strayed(o.live.Restart.Max, random()))
+	r := o.live.Restart
+	if r.Policy == plan.Never {
+		return
+	}
+	if a := o.backoff.fell(r, keeper.Monotonic(), 0, random()); !a.never {
+		o.timer.Reset(max(a.after, strayed(r.Max, random())))
 	}
 }
 

@@ -72,7 +72,7 @@ func (s *Supervisor) newOwner(spec plan.Spec, blocked string, found *keeper.Proc
 	if found != nil {
 		o.proc, o.hash, o.alive, o.gen = *found, found.Labels[labelHash], found.Exit == nil, 1
 		o.found = o.alive
-		o.shown.Restarts = restartsOf(found.Labels)
+		o.shown.Restarts, o.backoff = restartsOf(found.Labels), backoffOf(found.Labels[labelBackoff])
 		if !o.changed() && s.marks.has(spec.Name, found.Run) {
 			o.goal = goalStop
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,7 +22,10 @@ func (o *owner) ended(ctx context.Context) {
 	o.timer.Stop()
 	o.probe.stop()
 	o.probe = nil
-	up := exit.Time.Sub(o.proc.Started)
+	at, up := exit.At, exit.At-o.proc.Since
+	if exit.At == 0 || o.proc.Since == 0 { // the record of a keeper that did not know Monotonic yet
+		at, up = keeper.Monotonic(), exit.Time.Sub(o.proc.Started)
+	}
 	policy := o.want.Restart.Policy
 	switch {
 	case len(exit.Survivors) > 0 && o.goal != goalRemove:
@@ -33,28 +37,51 @@ func (o *owner) ended(ctx context.Context) {
 	case again:
 		o.begin(ctx)
 	case verdict != "":
-		o.fall(ctx, verdict, up)
+		o.fall(ctx, verdict, at, up)
 	case asked:
 		o.begin(ctx)
 	case exit.Code == 0 && exit.Signal == 0 && policy != plan.Always:
 		o.fine = true
 		o.show(ctx, status.Exited, describe(exit))
 	default:
-		o.fall(ctx, describe(exit), up)
+		o.fall(ctx, describe(exit), at, up)
 	}
 	o.board.rolled(o.name)
 }
 
-// fall handles a crash after a run that lasted up.
-func (o *owner) fall(ctx context.Context, reason string, up time.Duration) {
+// fall handles a crash at a moment of keeper.Monotonic, after a run that lasted up.
+func (o *owner) fall(ctx context.Context, reason string, at, up time.Duration) {
 	o.falls++
 	r := o.want.Restart
 	if r.Policy == plan.Never {
 		o.show(ctx, status.Exited, reason)
 		return
 	}
-	o.show(ctx, status.Backoff, reason)
-	o.timer.Reset(o.backoff.wait(r, up, random()))
+	// Counted from the crash, which may be long past when nobody watched.
+	switch a := o.backoff.fell(r, at, up, random()); {
+	case a.never:
+		o.show(ctx, status.Failed, fmt.Sprintf("%s; given up after %s, until hozo start %s", reason, budget(r), o.name))
+	case a.spent:
+		o.show(ctx, status.Failed, fmt.Sprintf("%s; after %s it is tried every %s", reason, budget(r), brief(r.RetryAfter)))
+		o.timer.Reset(max(0, at+a.after-keeper.Monotonic()))
+	default:
+		o.show(ctx, status.Backoff, reason)
+		o.timer.Reset(max(0, at+a.after-keeper.Monotonic()))
+	}
+}
+
+func budget(r plan.Restart) string { return fmt.Sprintf("%d starts in %s", r.Budget, brief(r.Window)) }
+
+// brief is d without the zeros that String puts at its end: 5m, not 5m0s.
+func brief(d time.Duration) string {
+	s := d.String()
+	if t := strings.TrimSuffix(s, "m0s"); t != s {
+		s = t + "m"
+	}
+	if t := strings.TrimSuffix(s, "h0m"); t != s {
+		s = t + "h"
+	}
+	return s
 }
 
 // describe says how a process ended: "exit status 1", "ended by SIGKILL".

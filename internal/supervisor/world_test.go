@@ -81,7 +81,7 @@ func (w *world) spec(name, role string, args ...string) plan.Spec {
 	service, _, _ := strings.Cut(name, ".")
 	return plan.Spec{
 		Name: name, Service: service, Argv: append([]string{w.self, role}, args...), Dir: w.dir, Env: []string{quickExit},
-		Restart: plan.Restart{Delay: 10 * time.Millisecond, Max: 50 * time.Millisecond, Reset: time.Minute},
+		Restart: plan.Restart{Delay: 10 * time.Millisecond, Max: 50 * time.Millisecond, Reset: time.Minute, Budget: 1000},
 		Stop:    plan.Stop{Grace: 10 * time.Second},
 		Log:     plan.Log{Path: w.path(name + ".log"), MaxBytes: 1 << 20, Keep: 1},
 	}
