@@ -35,6 +35,7 @@ type Keeper struct {
 	records  map[string]*record // by name
 	live     map[int]*record    // by pid, until it is reaped
 	sockets  map[string]*socket // by name
+	store    fdStore
 	conns    map[*conn]bool
 	watchers map[*conn]bool // those of conns that asked for events
 	saveErr  bool           // keeper.json could not be written last time
@@ -98,6 +99,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if err := k.endLeftovers(); err != nil {
 		return err
 	}
+	if err := k.store.open(); err != nil {
+		return err
+	}
+	defer k.store.close()
 	if k.notifier, err = newNotifier(k.cfg.State); err != nil {
 		return err
 	}
@@ -111,6 +116,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	base.Go(func() { k.reap(children, ended) })
 	base.Go(func() { k.notifier.serve(k.notified) })
+	base.Go(func() { k.watchStored(ended) })
 	serving := context.WithoutCancel(ctx) // clients are heard until the last process has ended
 	base.Go(func() { k.accept(serving, listener, ended) })
 	if len(k.cfg.Node) > 0 {
@@ -129,6 +135,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	k.stopProcesses()
 	close(ended)
+	k.store.end()
 	err = errors.Join(listener.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), state.release())
 	k.abandonOutputs()
 	k.closeConns() // last: its end tells clients that everything is gone, and a new keeper may start

@@ -36,8 +36,13 @@ func (k *Keeper) reapAll() {
 			return
 		}
 		r := k.live[pid]
+		var next proc
+		succeeds := false
 		if r != nil {
-			k.seizeLocked(r)
+			if next, succeeds = k.successorLocked(r); !succeeds {
+				_ = unix.Kill(-r.pid, unix.SIGKILL) // the leader alone makes this succeed; the rest may be empty
+			}
+			k.rememberLocked(r)
 		}
 		var ws syscall.WaitStatus
 		for {
@@ -55,6 +60,10 @@ func (k *Keeper) reapAll() {
 		if r == nil {
 			continue
 		}
+		if succeeds {
+			k.succeedLocked(r, next)
+			continue
+		}
 		delete(k.live, pid)
 		r.reaped = true
 		if r.pidfd >= 0 {
@@ -66,9 +75,8 @@ func (k *Keeper) reapAll() {
 	}
 }
 
-// seizeLocked stops the group of a leader that has exited and remembers its session.
-func (k *Keeper) seizeLocked(r *record) {
-	_ = unix.Kill(-r.pid, unix.SIGKILL) // the leader alone makes this succeed; the rest may be empty
+// rememberLocked looks for the tree of a leader that has exited, as long as its session and group can be told.
+func (k *Keeper) rememberLocked(r *record) {
 	if _, err := r.tree.find(false); err != nil {
 		k.log.Error("rest of a tree not looked for", "process", r.spec.Name, "error", err)
 	}
@@ -82,7 +90,7 @@ func (k *Keeper) finish(r *record, exit Exit) {
 	defer k.mu.Unlock()
 	r.exit = &exit
 	k.saveLocked()
-	k.emitLocked(Event{Kind: EventExited, Process: r.process()})
+	k.emitLocked(Event{Kind: EventExited, Process: k.processLocked(r)})
 	k.log.Info("process exited", "process", r.spec.Name, "pid", r.pid, "code", exit.Code, "signal", exit.Signal)
 	close(r.done)
 }

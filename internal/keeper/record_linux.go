@@ -18,6 +18,10 @@ type record struct {
 	since   time.Duration
 	ready   bool
 	status  string
+	said    Said
+	access  string   // NOTIFYACCESS; empty: all
+	main    identity // of said.MainPID
+	line    bool
 	reaped  bool  // its wait status was taken: the pid can be another's from now on
 	exit    *Exit // set once the tree is gone
 
@@ -27,8 +31,8 @@ type record struct {
 	done    chan struct{} // closed when exit is set
 }
 
-// process is the record as clients see it.
-func (r *record) process() Process {
+// processLocked is a record as clients see it.
+func (k *Keeper) processLocked(r *record) Process {
 	return Process{
 		Name:       r.spec.Name,
 		Run:        r.run,
@@ -38,6 +42,9 @@ func (r *record) process() Process {
 		Since:      r.since,
 		Ready:      r.ready,
 		Status:     r.status,
+		Said:       r.said,
+		Line:       r.line,
+		Stored:     len(k.store.files[r.spec.Name]),
 		Exit:       r.exit,
 		LogDropped: r.capture.dropped.Load(),
 		Labels:     maps.Clone(r.spec.Labels),

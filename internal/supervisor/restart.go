@@ -75,10 +75,10 @@ func budget(r plan.Restart) string { return fmt.Sprintf("%d starts in %s", r.Bud
 // brief is d without the zeros that String puts at its end: 5m, not 5m0s.
 func brief(d time.Duration) string {
 	s := d.String()
-	if t := strings.TrimSuffix(s, "m0s"); t != s {
+	if t, ok := strings.CutSuffix(s, "m0s"); ok {
 		s = t + "m"
 	}
-	if t := strings.TrimSuffix(s, "h0m"); t != s {
+	if t, ok := strings.CutSuffix(s, "h0m"); ok {
 		s = t + "h"
 	}
 	return s
