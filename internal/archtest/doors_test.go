@@ -38,7 +38,7 @@ var doors = map[string][]string{
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
 	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
-	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "fault"},
+	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {

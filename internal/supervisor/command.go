@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
@@ -109,6 +110,7 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 	case !o.changed():
 		o.update(ctx)
 	case state == status.Stopping:
+		o.again = o.again || o.self && o.goal == goalRun // it stops as it used to be
 		o.show(ctx, state, o.shown.Reason)
 	case state == status.Ready:
 		o.rolling = true
@@ -124,10 +126,10 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 
 // update takes over the hot part of want while the process runs on.
 func (o *owner) update(ctx context.Context) {
-	old := o.live.Health
+	health, liveness := o.live.Health, o.live.Liveness
 	o.live, o.rolling = o.want, false
 	state := o.shown.State
-	same := old == o.live.Health || old != nil && o.live.Health != nil && *old == *o.live.Health
+	same := reflect.DeepEqual(health, o.live.Health) && reflect.DeepEqual(liveness, o.live.Liveness)
 	switch {
 	case state == status.Ready && !same:
 		o.watch(ctx) // ready until the new probe says otherwise
@@ -166,6 +168,7 @@ func (o *owner) rest(ctx context.Context) {
 		o.halt(ctx, "asked to stop")
 	case o.shown.State != status.Exited:
 		o.timer.Stop()
+		o.unstore(ctx)
 		o.show(ctx, status.Stopped, "")
 	}
 }

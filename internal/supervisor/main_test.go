@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 			"web":              func(args []string) error { return serveHealth(args[0]) },
 			"notifier":         notifier,
 			"gated":            gated,
+			"check":            func(args []string) error { return check(args) },
+			"rpc":              rpc,
+			"store":            func(args []string) error { return store(args[0]) },
+			"talker":           func([]string) error { return talker() },
 		}
 		if role := roles[os.Args[1]]; role != nil {
 			if err := role(os.Args[2:]); err != nil {

@@ -17,11 +17,10 @@ import (
 // ended goes on from a process that is gone.
 func (o *owner) ended(ctx context.Context) {
 	exit := *o.proc.Exit
-	asked, again, verdict := o.shown.State == status.Stopping, o.again, o.verdict
-	o.alive, o.again, o.rolling, o.verdict = false, false, false, ""
+	asked, again, verdict := o.shown.State == status.Stopping && !o.self, o.again, o.verdict
+	o.alive, o.again, o.rolling, o.verdict, o.self = false, false, false, "", false
 	o.timer.Stop()
-	o.probe.stop()
-	o.probe = nil
+	o.unwatch()
 	at, up := exit.At, exit.At-o.proc.Since
 	if exit.At == 0 || o.proc.Since == 0 { // the record of a keeper that did not know Monotonic yet
 		at, up = keeper.Monotonic(), exit.Time.Sub(o.proc.Started)
@@ -33,6 +32,7 @@ func (o *owner) ended(ctx context.Context) {
 		o.falls++
 		o.show(ctx, status.Failed, fmt.Sprintf("processes %v of it outlive a kill; end them, then start %s", exit.Survivors, o.name))
 	case o.goal != goalRun:
+		o.unstore(ctx)
 		o.show(ctx, status.Stopped, describe(exit))
 	case again:
 		o.begin(ctx)

@@ -200,21 +200,30 @@ func (v *watched) told(name string) []supervisor.Event {
 	return of
 }
 
-// appears waits for a file that another process writes; there is no event to wait on.
+// appears waits for a file that another process writes.
 func appears(t failer, path string) string {
+	t.Helper()
+	var content []byte
+	waitFor(t, path+" to appear", func() bool {
+		var err error
+		content, err = os.ReadFile(path)
+		return err == nil && len(content) > 0
+	})
+	return string(content)
+}
+
+// waitFor waits for something in another process that sends no event.
+func waitFor(t failer, what string, done func() bool) {
 	t.Helper()
 	ctx, cancel := patient()
 	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for {
-		if content, err := os.ReadFile(path); err == nil && len(content) > 0 {
-			return string(content)
-		}
+	for !done() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatalf("%s does not appear", path)
+			t.Fatalf("waited too long for %s", what)
 		}
 	}
 }
