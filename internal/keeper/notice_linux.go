@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -57,6 +58,7 @@ func parseNotice(text string) notice {
 			if len(value) > maxStatusBytes {
 				value = strings.ToValidUTF8(value[:maxStatusBytes], "")
 			}
+			value = strings.Map(printable, value)
 			n.status = &value
 		case "WATCHDOG":
 			n.ping = n.ping || yes
@@ -91,6 +93,14 @@ func parseNotice(text string) notice {
 		}
 	}
 	return n
+}
+
+// printable makes a space of what would move the cursor of whoever reads it.
+func printable(r rune) rune {
+	if unicode.IsControl(r) {
+		return ' '
+	}
+	return r
 }
 
 func microseconds(text string) (time.Duration, bool) {

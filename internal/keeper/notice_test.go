@@ -21,7 +21,7 @@ func TestEverythingThatAProcessSaysIsRecorded(t *testing.T) {
 	began := keeper.Monotonic()
 	k.spawn("a", "notify", notifying,
 		"READY=1", "WATCHDOG=1", "RELOADING=1\nMONOTONIC_USEC=1", "READY=1", "WATCHDOG_USEC=2000000", "EXTEND_TIMEOUT_USEC=60000000",
-		"WATCHDOG=trigger", "STOPPING=1", "MAINPID=1", "MAINPID="+strconv.Itoa(os.Getpid()), "EXTEND_TIMEOUT_USEC=99999999999999999999")
+		"WATCHDOG=trigger", "STOPPING=1\nSTATUS=a\tb\x1b[2J", "MAINPID=1", "MAINPID="+strconv.Itoa(os.Getpid()), "EXTEND_TIMEOUT_USEC=99999999999999999999")
 	said := func() keeper.Said { return k.await(keeper.EventNotify, "a").Process.Said }
 	if s := said(); s != (keeper.Said{}) {
 		t.Errorf("after READY: %+v", s)
@@ -39,8 +39,11 @@ func TestEverythingThatAProcessSaysIsRecorded(t *testing.T) {
 	if s := said(); s.Extended < began+time.Minute || s.Extended > keeper.Monotonic()+time.Minute {
 		t.Errorf("extended until %s", s.Extended)
 	}
-	if !said().Trigger || !said().Stopping {
-		t.Error("trigger or stopping is lost")
+	if !said().Trigger {
+		t.Error("trigger is lost")
+	}
+	if p := k.await(keeper.EventNotify, "a").Process; !p.Said.Stopping || p.Status != "a b [2J" {
+		t.Errorf("after STOPPING: %+v", p)
 	}
 	for _, whose := range []string{"init", "the test"} {
 		if s := said(); s.MainPID != 0 {

@@ -48,8 +48,14 @@ func TestPeriodIsForThisProcessAlone(t *testing.T) {
 		usec, pid string
 		want      time.Duration
 	}{
-		{"", "", 0}, {"1500000", "", 1500 * time.Millisecond}, {"1500000", own, 1500 * time.Millisecond}, {"1500000", "1", 0},
-		{"0", own, 0}, {"-5", own, 0}, {"9223372036854775807", own, 0}, {"soon", own, 0},
+		{"", "", 0},
+		{"1500000", "", 1500 * time.Millisecond},
+		{"1500000", own, 1500 * time.Millisecond},
+		{"1500000", "1", 0},
+		{"0", own, 0},
+		{"-5", own, 0},
+		{"9223372036854775807", own, 0},
+		{"soon", own, 0},
 	} {
 		t.Setenv("WATCHDOG_USEC", c.usec)
 		t.Setenv("WATCHDOG_PID", c.pid)

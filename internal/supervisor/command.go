@@ -27,6 +27,7 @@ type command struct {
 	keep    bool      // of verbStop: a person wants it, so the next supervisor is to know
 	taken   chan struct{}
 	falls   uint64 // set by the owner: how often the instance had fallen before
+	waits   string // set by the owner of a restarted instance that waited, and still does: for what
 }
 
 // send gives c to o and waits until it is taken.
@@ -71,7 +72,11 @@ func (o *owner) obey(ctx context.Context, c *command) {
 			o.replace(ctx)
 			return
 		}
+		waited := o.shown.State == status.Pending && o.goal == goalRun
 		o.start(ctx)
+		if waited && o.shown.State == status.Pending {
+			c.waits = o.shown.Reason
+		}
 	case verbStop:
 		o.goal = goalStop
 		if c.keep && o.proc.Run != "" {

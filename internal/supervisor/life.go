@@ -192,7 +192,7 @@ func (o *owner) probed(ctx context.Context, err error) {
 	}
 	o.hits = 0
 	o.misses++
-	if errors.Is(err, errNotNow) {
+	if errors.Is(err, errNotNow) || errors.Is(err, errNotServing) {
 		o.misses = min(o.misses, h.Failures) // unready, and for as long as it says so
 	}
 	o.lastErr = err

@@ -130,7 +130,10 @@ func askTCP(ctx context.Context, address string) error {
 
 // errNotNow is the answer of a process that works and says that it cannot serve at the moment, most often because what
 // it leans on is away. A restart would not bring that back.
-var errNotNow = errors.New("503 Service Unavailable")
+var (
+	errNotNow     = errors.New("503 Service Unavailable")
+	errNotServing = errors.New("NOT_SERVING") // gRPC's word for it
+)
 
 func askHTTP(ctx context.Context, client *http.Client, target string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)

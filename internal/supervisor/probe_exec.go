@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/wire"
@@ -71,5 +72,10 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) lastLine() string {
 	lines := bytes.Split(bytes.TrimSpace(t.buf), []byte{'\n'})
 	last := lines[len(lines)-1]
-	return strings.ToValidUTF8(string(last[:min(len(last), maxProbeReason)]), "\uFFFD")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' ' // it is shown on terminals
+		}
+		return r
+	}, strings.ToValidUTF8(string(last[:min(len(last), maxProbeReason)]), "\uFFFD"))
 }

@@ -23,10 +23,15 @@ const (
 	grpcOK        = "0"
 	grpcNotFound  = "5"
 	grpcUnknownOp = "12"
-	grpcServing   = 1
 )
 
-var grpcStates = map[uint64]string{0: "UNKNOWN", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+// The states of a HealthCheckResponse.
+const (
+	grpcServing    = 1
+	grpcNotServing = 2
+)
+
+var grpcStates = map[uint64]string{0: "UNKNOWN", 3: "SERVICE_UNKNOWN"}
 
 func askGRPC(ctx context.Context, h plan.Health) error {
 	var protocols http.Protocols
@@ -73,6 +78,9 @@ func askGRPC(ctx context.Context, h plan.Health) error {
 		return fmt.Errorf("health check answers status %q: %s", code, message)
 	}
 	state, err := grpcResponse(body)
+	if err == nil && state == grpcNotServing {
+		return fmt.Errorf("health check answers %w", errNotServing)
+	}
 	if err == nil && state != grpcServing {
 		name, known := grpcStates[state]
 		if !known {
