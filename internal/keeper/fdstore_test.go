@@ -93,3 +93,25 @@ func TestStoredDescriptorsAreRemovedByName(t *testing.T) {
 		}
 	}
 }
+
+// What a process says just before it ends counts, however soon its end is seen.
+func TestLastWordsOfAProcessAreHeard(t *testing.T) {
+	t.Parallel()
+	k := startKeeper(t)
+	for range 50 {
+		p := k.spawn("a", "last", notifying, "STATUS=last word")
+		for {
+			e := k.await(keeper.EventExited, "a")
+			if e.Process.Run != p.Run {
+				continue
+			}
+			if e.Process.Status != "last word" {
+				t.Fatalf("it ended as %+v", e.Process)
+			}
+			break
+		}
+		if err := k.client.Forget(limited(t), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

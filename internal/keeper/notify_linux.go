@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,8 @@ import (
 const (
 	// maxNotifyBytes is what systemd takes of a notification (NOTIFY_BUFFER_MAX is PIPE_BUF).
 	maxNotifyBytes = 4096
+	// maxFlushTime bounds a flush; the keeper takes some ten thousand notifications in it.
+	maxFlushTime = time.Second
 	// maxPassedFiles is SCM_MAX_FD, the most descriptors that a datagram can carry.
 	maxPassedFiles = 253
 	// maxAncestors bounds the way up from the sender of a notification to a leader.
@@ -29,13 +32,14 @@ type notifier struct {
 	conn  *net.UnixConn
 	extra chan *net.UnixConn // hands the public socket to serve; one at most is ever made
 
-	mu     sync.Mutex
-	public *net.UnixConn // abstract, for services of other users; nil until the first
-	closed bool
+	mu      sync.Mutex
+	public  *net.UnixConn // abstract, for services of other users; nil until the first
+	closed  bool
+	flushes map[string]chan struct{} // by the datagram that ends one
 }
 
 func newNotifier(state string) (*notifier, error) {
-	n := &notifier{path: filepath.Join(state, "notify.sock"), extra: make(chan *net.UnixConn, 1)}
+	n := &notifier{path: filepath.Join(state, "notify.sock"), extra: make(chan *net.UnixConn, 1), flushes: map[string]chan struct{}{}}
 	if err := os.Remove(n.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale notification socket: %w", err)
 	}
@@ -119,23 +123,75 @@ func (n *notifier) close() error {
 func (n *notifier) serve(use func(pid int, text string, fds []int)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { receive(n.conn, use) })
+	wg.Go(func() { n.receive(n.conn, use) })
 	for conn := range n.extra {
-		wg.Go(func() { receive(conn, use) })
+		wg.Go(func() { n.receive(conn, use) })
 	}
 }
 
-func receive(conn *net.UnixConn, use func(pid int, text string, fds []int)) {
+// flush returns when everything that was sent before is taken: what a process says before it ends must count, however
+// soon its end is seen. It gives up after maxFlushTime, when others send faster than the keeper reads.
+func (n *notifier) flush() {
+	n.mu.Lock()
+	targets := map[string]chan struct{}{n.path: make(chan struct{})}
+	if n.public != nil {
+		targets[n.public.LocalAddr().String()] = make(chan struct{})
+	}
+	for address, done := range targets {
+		n.flushes["FLUSH="+address] = done
+	}
+	n.mu.Unlock()
+	deadline := time.Now().Add(maxFlushTime)
+	timer := time.NewTimer(maxFlushTime)
+	defer timer.Stop()
+	for address, done := range targets {
+		if err := sendNotice(address, "FLUSH="+address, deadline); err != nil {
+			continue // the keeper is about to end
+		}
+		select {
+		case <-done:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+func sendNotice(address, text string, deadline time.Time) error {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	if err = conn.SetWriteDeadline(deadline); err == nil {
+		_, err = conn.Write([]byte(text))
+	}
+	return errors.Join(err, conn.Close())
+}
+
+// flushed ends a flush, whose datagrams alone are the keeper's own.
+func (n *notifier) flushed(text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if done := n.flushes[text]; done != nil {
+		close(done)
+		delete(n.flushes, text)
+	}
+}
+
+func (n *notifier) receive(conn *net.UnixConn, use func(pid int, text string, fds []int)) {
 	text := make([]byte, maxNotifyBytes)
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxPassedFiles))
 	for {
-		n, controls, flags, _, err := conn.ReadMsgUnix(text, control)
+		size, controls, flags, _, err := conn.ReadMsgUnix(text, control)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		pid, fds := sender(control[:controls])
-		if err == nil && pid > 0 && flags&unix.MSG_TRUNC == 0 {
-			use(pid, strings.ToValidUTF8(string(text[:n]), "\uFFFD"), fds)
+		switch {
+		case err != nil || pid <= 0 || flags&unix.MSG_TRUNC != 0:
+		case pid == os.Getpid():
+			n.flushed(string(text[:size]))
+		default:
+			use(pid, strings.ToValidUTF8(string(text[:size]), "\uFFFD"), fds)
 		}
 		for _, fd := range fds {
 			if fd >= 0 {

@@ -30,12 +30,21 @@ func (k *Keeper) reap(children <-chan os.Signal, ended <-chan struct{}) {
 func (k *Keeper) reapAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	heard := 0 // leader whose notifications have all been taken
 	for {
 		pid, ok := peek()
 		if !ok {
 			return
 		}
 		r := k.live[pid]
+		if r != nil && r.spec.Notify && heard != pid {
+			// As long as it is a zombie its last notifications are known to be its own.
+			heard = pid
+			k.mu.Unlock()
+			k.notifier.flush()
+			k.mu.Lock()
+			continue
+		}
 		var next proc
 		succeeds := false
 		if r != nil {

@@ -42,6 +42,7 @@ func roles() map[string]func(args []string) int {
 		"fetch":   playFetch,
 		"through": playThrough,
 		"daemon":  playDaemon,
+		"last":    func(args []string) int { tell(args[0]); return 0 },
 	}
 }
 

@@ -203,7 +203,7 @@ func TestLivenessRestartsAndHealthThenOnlyMarks(t *testing.T) {
 		Interval: time.Millisecond, Timeout: time.Minute, Failures: 2, // without liveness crashed after 8
 	}
 	w.open(t, "alive")
-	spec.Liveness = &plan.Health{Exec: []string{w.self, "check", w.path("alive")}, Interval: 10 * time.Millisecond, Timeout: time.Minute, Failures: 2}
+	spec.Liveness = &plan.Health{Exec: []string{w.self, "check", w.path("alive")}, Interval: 10 * time.Millisecond, Timeout: time.Minute, Failures: 2, Grace: 1}
 	w.open(t, "gate")
 	v.apply(t, spec)
 	before := v.await(t, status.Ready, "a.1")
