@@ -42,6 +42,7 @@ func roles() map[string]func(args []string) int {
 		"fetch":   playFetch,
 		"through": playThrough,
 		"daemon":  playDaemon,
+		"utter":   playUtter,
 		"last":    func(args []string) int { tell(args[0]); return 0 },
 	}
 }
@@ -349,8 +350,8 @@ func playFetch([]string) int {
 // playThrough notifies through a child. args: what the leader says first, what the child says, what the leader says then.
 func playThrough(args []string) int {
 	tell(args[0])
-	child := exec.Command(self(), os.Getenv("NOTIFY_SOCKET"), args[1])
-	child.Env = roleOf("say")
+	child := exec.Command(self(), args[1])
+	child.Env = roleOf("utter", "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"))
 	if err := child.Run(); err != nil {
 		panic(err)
 	}
@@ -374,5 +375,21 @@ func playDaemon(args []string) int {
 		panic(err)
 	}
 	tell(fmt.Sprintf("MAINPID=%d", child.Process.Pid))
+	return 0
+}
+
+// playUtter notifies and, as systemd-notify does, stays until that was taken: nobody knows whose child a sender was that
+// has ended.
+func playUtter(args []string) int {
+	tell(args[0])
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	pass("BARRIER=1", []int{int(w.Fd())})
+	if err := w.Close(); err != nil {
+		panic(err)
+	}
+	_, _ = r.Read(make([]byte, 1)) // its end is the answer
 	return 0
 }
