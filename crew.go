@@ -95,6 +95,8 @@ func (s *Service) build(parts []Part, grace time.Duration) (members []member, er
 // run starts the members, waits for the end and stops them.
 func (c *crew) run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	stopFeeding := c.feed(ctx)
+	defer stopFeeding()
 	ended, ok := c.start(ctx, &wg)
 	if ok {
 		c.service.phase.Store(int32(running))
@@ -241,6 +243,22 @@ func named(name string, err error) error {
 		all = append(all, fmt.Errorf("%s: %w", name, one))
 	}
 	return errors.Join(all...)
+}
+
+// feed pings the watchdog of the platform, if it has one, until the returned function is called: while the service stops
+// it lives, too.
+func (c *crew) feed(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := sdnotify.Feed(ctx); err != nil {
+			c.service.log.Warn("the platform's watchdog is not fed", "error", err)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // tell notifies the platform. A platform that does not listen is no reason to stop.

@@ -264,3 +264,25 @@ func TestStopWhileWaitingForTheBusIsNoError(t *testing.T) {
 		t.Errorf("Run = %v", err)
 	}
 }
+
+func TestServiceFeedsTheWatchdogOfThePlatform(t *testing.T) {
+	told := notifications(t)
+	t.Setenv("WATCHDOG_USEC", "30000")
+	t.Setenv("WATCHDOG_PID", "")
+	cfg, _ := ownListener(t)
+	s := run(t, hozo.HTTP(http.NotFoundHandler(), cfg))
+	fed := 0
+	for fed < 5 { // among them READY=1, in an order that is free
+		buf := make([]byte, 64)
+		n, err := told.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(buf[:n]) == "WATCHDOG=1" {
+			fed++
+		}
+	}
+	if err := s.stop(t); err != nil {
+		t.Error(err)
+	}
+}

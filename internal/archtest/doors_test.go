@@ -38,7 +38,7 @@ var doors = map[string][]string{
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
 	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
-	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "fault"},
+	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
@@ -67,6 +67,7 @@ var sole = map[string]struct {
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli"}, "flags are read in one room"},
 	"github.com/expr-lang/expr":                {[]string{"internal/builtin", "internal/manifest"}, "conditions are checked by the manifest and run by route"},
+	"google.golang.org/grpc":                   {[]string{}, "one health call is not worth it; a test tool"},
 	"github.com/rogpeppe/go-internal":          {[]string{}, "a test tool"},
 	"go.uber.org/goleak":                       {[]string{"internal/testkit"}, "a test tool"},
 	"pgregory.net/rapid":                       {[]string{}, "a test tool"},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -93,8 +94,9 @@ func (herald) Run(ctx context.Context) error {
 	if err := sdnotify.Send(sdnotify.Ready); err != nil {
 		return err
 	}
+	err := sdnotify.Feed(ctx)
 	<-ctx.Done()
-	return sdnotify.Send(sdnotify.Stopping)
+	return errors.Join(err, sdnotify.Send(sdnotify.Stopping))
 }
 
 // Ready implements lifecycle.Runner: nothing waits for it.

@@ -53,7 +53,7 @@ func (o *options) table(now time.Time, s status.Snapshot) error {
 				pid = strconv.Itoa(i.PID)
 			}
 			rows = append(rows, []string{
-				i.Name, string(i.State), pid, age(now.Sub(i.Since)), strconv.Itoa(i.Restarts), size(i.RSSBytes), strings.Join(listens, " "), i.Reason,
+				i.Name, string(i.State), pid, age(now.Sub(i.Since)), strconv.Itoa(i.Restarts), size(i.RSSBytes), strings.Join(listens, " "), remark(i),
 			})
 		}
 	}
@@ -78,6 +78,18 @@ func (o *options) table(now time.Time, s status.Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// remark is why an instance is in its state, and what it says of itself.
+func remark(i status.Instance) string {
+	switch {
+	case i.Status == "":
+		return i.Reason
+	case i.Reason == "":
+		return strconv.Quote(i.Status)
+	default:
+		return i.Reason + " " + strconv.Quote(i.Status)
+	}
 }
 
 func paintState(p painter, s status.State) string {

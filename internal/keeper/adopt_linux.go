@@ -55,7 +55,7 @@ func (k *Keeper) takeBase(entries map[string]*entry) error {
 		return fmt.Errorf("take over listener of clients: %w", err)
 	}
 	k.clients = clients
-	k.notifier = &notifier{path: notifyPath(k.cfg.State), extra: make(chan *net.UnixConn, 1)}
+	k.notifier = &notifier{path: notifyPath(k.cfg.State), extra: make(chan *net.UnixConn, 1), flushes: map[string]chan struct{}{}}
 	if k.notifier.conn, err = datagrams(k.base[keyNotify]); err != nil {
 		return errors.Join(fmt.Errorf("take over notification socket: %w", err), clients.Close())
 	}
@@ -113,6 +113,8 @@ func (k *Keeper) takeRest(entries map[string]*entry) {
 		var err error
 		if name, ok := strings.CutPrefix(key, keySocket); ok {
 			err = k.takeSocketLocked(name, e)
+		} else if _, ok := strings.CutPrefix(key, keyStored); ok {
+			err = k.takeStoredLocked(key, e)
 		} else if _, ok := strings.CutPrefix(key, keyProcess); ok {
 			var r *record
 			if r, err = k.takeRecordLocked(e); r != nil {
@@ -163,7 +165,8 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 		return nil, fmt.Errorf("process %q has pid %d and run %q", h.Spec.Name, h.PID, h.Run)
 	}
 	r := &record{
-		spec: h.Spec, run: h.Run, pid: h.PID, start: h.Start, started: h.Started, ready: h.Ready, status: h.Status,
+		spec: h.Spec, run: h.Run, pid: h.PID, start: h.Start, started: h.Started, since: h.Since, ready: h.Ready, status: h.Status,
+		said: h.Said, access: h.Access, main: identity{h.Said.MainPID, h.Main}, line: h.Line,
 		ended: h.Ended, exit: h.Exit, pidfd: -1, done: make(chan struct{}),
 	}
 	r.tree = newTree(r.run, identity{r.pid, r.start})
@@ -180,6 +183,7 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 	}
 	if len(e.fds) > 0 {
 		r.capture.pipe = os.NewFile(uintptr(e.fds[0]), "output")
+		k.matchLine(r)
 		k.wg.Go(r.capture.run)
 	} else { // an earlier keeper gave its output up
 		r.capture.close()
@@ -289,8 +293,8 @@ func (k *Keeper) disinheritLocked() {
 
 // lostLocked takes the end of a process that was nobody's child here.
 func (k *Keeper) lostLocked(r *record) {
-	exit := Exit{Code: -1, Time: time.Now()} // nobody knows: never 0
-	if status, ok := foreignStatus(r.pidfd, r.tree.leader); ok {
+	exit := Exit{Code: -1, Time: time.Now(), At: Monotonic()} // nobody knows: never 0
+	if status, ok := foreignStatus(r.pidfd, r.leader()); ok {
 		exit = exitOf(status, exit.Time)
 	}
 	if _, err := r.tree.find(false); err != nil {

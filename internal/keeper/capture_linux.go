@@ -27,6 +27,7 @@ type capture struct {
 	log     *slog.Logger
 	dropped atomic.Uint64
 	done    chan struct{}
+	matcher *lineMatcher // set before run; nil looks for nothing
 
 	// Owned by run.
 	file      *os.File // nil after a failed write, until it is opened again
@@ -73,6 +74,9 @@ func (c *capture) run() {
 	buf := make([]byte, captureBytes)
 	for {
 		n, err := c.pipe.Read(buf)
+		if n > 0 && c.matcher != nil && c.matcher.feed(buf[:n]) {
+			c.matcher = nil
+		}
 		if n > 0 && c.spec.Path != "" {
 			c.write(buf[:n])
 		}

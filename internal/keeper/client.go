@@ -160,6 +160,13 @@ func (c *Client) Upgrade(ctx context.Context, u Upgrade) error {
 	return err
 }
 
+// Unstore drops the descriptors that are kept for a process's next run. A keeper that knows no such store, which is
+// keeper/unknown-op, keeps none.
+func (c *Client) Unstore(ctx context.Context, name string) error {
+	_, err := c.call(ctx, Request{Op: opUnstore, Name: name})
+	return err
+}
+
 // Shutdown asks the keeper to stop everything, and returns when it has agreed. Done tells when it is finished.
 func (c *Client) Shutdown(ctx context.Context) error {
 	_, err := c.call(ctx, Request{Op: opShutdown})

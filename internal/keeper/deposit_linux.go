@@ -19,6 +19,7 @@ const (
 	keyPublicNotify = "notify-public" // the abstract one
 	keySocket       = "socket/"       // + name: heldSocket and its descriptor
 	keyProcess      = "process/"      // + name: heldProcess, its output pipe and its pidfd
+	keyStored       = "stored/"       // + number: heldFile and its descriptor
 )
 
 // heldSocket is a socket as the next keeper gets it.
@@ -31,23 +32,36 @@ type heldSocket struct {
 // heldProcess is a record as the next keeper gets it: without the environment, which may hold secrets and which nobody
 // needs once the process runs, and with argv[0] alone.
 type heldProcess struct {
-	Spec    Spawn     `json:"spec"`
-	Run     string    `json:"run"`
-	PID     int       `json:"pid"` // 0: it was about to be forked
-	Start   uint64    `json:"start"`
-	Started time.Time `json:"started"`
-	Ready   bool      `json:"ready,omitempty"`
-	Status  string    `json:"status,omitempty"`
-	Dropped uint64    `json:"dropped,omitempty"`
-	Ended   *Exit     `json:"ended,omitempty"` // the leader has ended so; its tree and its output may be left
-	Exit    *Exit     `json:"exit,omitempty"`
+	Spec    Spawn         `json:"spec"`
+	Run     string        `json:"run"`
+	PID     int           `json:"pid"` // 0: it was about to be forked
+	Start   uint64        `json:"start"`
+	Started time.Time     `json:"started"`
+	Since   time.Duration `json:"since"`
+	Ready   bool          `json:"ready,omitempty"`
+	Status  string        `json:"status,omitempty"`
+	Said    Said          `json:"said,omitzero"`
+	Access  string        `json:"access,omitempty"`
+	Main    uint64        `json:"main,omitempty"` // start time of Said.MainPID
+	Line    bool          `json:"line,omitempty"`
+	Dropped uint64        `json:"dropped,omitempty"`
+	Ended   *Exit         `json:"ended,omitempty"` // the leader has ended so; its tree and its output may be left
+	Exit    *Exit         `json:"exit,omitempty"`
+}
+
+// heldFile is a file of the fd store as the next keeper gets it.
+type heldFile struct {
+	Process string `json:"process"`
+	Name    string `json:"name"`
+	Polled  bool   `json:"polled,omitempty"`
 }
 
 func (r *record) held() heldProcess {
 	spec := r.spec
 	spec.Env, spec.Argv = nil, spec.Argv[:1]
 	return heldProcess{
-		Spec: spec, Run: r.run, PID: r.pid, Start: r.start, Started: r.started, Ready: r.ready, Status: r.status,
+		Spec: spec, Run: r.run, PID: r.pid, Start: r.start, Started: r.started, Since: r.since, Ready: r.ready, Status: r.status,
+		Said: r.said, Access: r.access, Main: r.main.start, Line: r.line,
 		Dropped: r.capture.dropped.Load(), Ended: r.ended, Exit: r.exit,
 	}
 }
@@ -127,9 +141,8 @@ func (k *Keeper) inherited(pid int, exit Exit) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if r := k.live[pid]; r != nil {
-		if p, err := readProc(pid); err == nil && p.identity == r.tree.leader {
-			k.seizeLocked(r)
-			k.leaderEndedLocked(r, exit)
+		if p, err := readProc(pid); err == nil && p.identity == r.leader() {
+			k.leaderGoneLocked(r, exit)
 		}
 	}
 	_ = k.link.send(parcel{Op: opReap, PID: pid}) // a link that has ended is seen by the next receive
@@ -199,6 +212,11 @@ func (k *Keeper) imageLocked() image {
 			}
 		}
 		add(keyProcess+name, r.held(), fds...)
+	}
+	for _, files := range k.store.files {
+		for _, f := range files {
+			add(f.key, f.heldFile, f.fd)
+		}
 	}
 	return img
 }

@@ -45,6 +45,7 @@ type Keeper struct {
 	records  map[string]*record // by name
 	live     map[int]*record    // by pid, until it is reaped
 	sockets  map[string]*socket // by name
+	store    fdStore
 	conns    map[*conn]bool
 	watchers map[*conn]bool // those of conns that asked for events
 	saveErr  bool           // keeper.json could not be written last time
@@ -206,6 +207,10 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 		return failure("skew", fmt.Sprintf("the standby is of version %s and holds state of format %d, this keeper reads up to %d",
 			k.standby.Version, k.standby.State, StateFormat), "upgrade to a newer version", nil)
 	}
+	if err := k.store.open(k.withdraw); err != nil {
+		return err
+	}
+	defer k.store.close()
 	k.takeRest(entries)
 	debug.SetGCPercent(keptHeap)
 	slim()
@@ -217,6 +222,7 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	nudge(children, unix.SIGCHLD) // there may be zombies already
 	base.Go(func() { k.reap(children, k.over) })
 	base.Go(func() { k.notifier.serve(k.notified) })
+	base.Go(func() { k.watchStored(k.over) })
 	serving := context.WithoutCancel(ctx) // clients are heard until the last process has ended
 	base.Go(func() { k.accept(serving, k.clients, k.over) })
 	if k.link != nil {
@@ -239,6 +245,7 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	}
 	k.stopProcesses()
 	close(k.over)
+	k.store.end()
 	err = errors.Join(k.clients.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), k.leave())
 	k.abandonOutputs()
 	k.closeConns() // last: its end tells clients that everything is gone, and a new keeper may start

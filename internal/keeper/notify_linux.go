@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +18,8 @@ import (
 const (
 	// maxNotifyBytes is what systemd takes of a notification (NOTIFY_BUFFER_MAX is PIPE_BUF).
 	maxNotifyBytes = 4096
-	// maxStatusBytes bounds the STATUS= that is kept and listed.
-	maxStatusBytes = 1024
+	// maxFlushTime bounds a flush; the keeper takes some ten thousand notifications in it.
+	maxFlushTime = time.Second
 	// maxPassedFiles is SCM_MAX_FD, the most descriptors that a datagram can carry.
 	maxPassedFiles = 253
 	// maxAncestors bounds the way up from the sender of a notification to a leader.
@@ -31,9 +32,10 @@ type notifier struct {
 	conn  *net.UnixConn
 	extra chan *net.UnixConn // hands the public socket to serve; one at most is ever made
 
-	mu     sync.Mutex
-	public *net.UnixConn // abstract, for services of other users; nil until the first
-	closed bool
+	mu      sync.Mutex
+	public  *net.UnixConn // abstract, for services of other users; nil until the first
+	closed  bool
+	flushes map[string]chan struct{} // by the datagram that ends one
 }
 
 func notifyPath(state string) string { return filepath.Join(state, "notify.sock") }
@@ -127,75 +129,145 @@ func (n *notifier) close() error {
 	return err
 }
 
-// serve gives every datagram to use with its sender's pid, until close. use is called from two goroutines at most.
-func (n *notifier) serve(use func(pid int, text string)) {
+// serve gives every datagram to use with its sender's pid and the descriptors that came along, until close. use is
+// called from two goroutines at most. It sets the descriptors that it keeps to -1; the others are closed when it
+// returns, which tells a sender of BARRIER=1 that everything it sent before has been taken.
+func (n *notifier) serve(use func(pid int, text string, fds []int)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { receive(n.conn, use) })
+	wg.Go(func() { n.receive(n.conn, use) })
 	for conn := range n.extra {
-		wg.Go(func() { receive(conn, use) })
+		wg.Go(func() { n.receive(conn, use) })
 	}
 }
 
-func receive(conn *net.UnixConn, use func(pid int, text string)) {
+// flush returns when everything that was sent before is taken: what a process says before it ends must count, however
+// soon its end is seen. It gives up after maxFlushTime, when others send faster than the keeper reads.
+func (n *notifier) flush() {
+	n.mu.Lock()
+	targets := map[string]chan struct{}{n.path: make(chan struct{})}
+	if n.public != nil {
+		targets[n.public.LocalAddr().String()] = make(chan struct{})
+	}
+	for address, done := range targets {
+		n.flushes["FLUSH="+address] = done
+	}
+	n.mu.Unlock()
+	deadline := time.Now().Add(maxFlushTime)
+	timer := time.NewTimer(maxFlushTime)
+	defer timer.Stop()
+	for address, done := range targets {
+		if err := sendNotice(address, "FLUSH="+address, deadline); err != nil {
+			continue // the keeper is about to end
+		}
+		select {
+		case <-done:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+func sendNotice(address, text string, deadline time.Time) error {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	if err = conn.SetWriteDeadline(deadline); err == nil {
+		_, err = conn.Write([]byte(text))
+	}
+	return errors.Join(err, conn.Close())
+}
+
+// flushed ends a flush, whose datagrams alone are the keeper's own.
+func (n *notifier) flushed(text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if done := n.flushes[text]; done != nil {
+		close(done)
+		delete(n.flushes, text)
+	}
+}
+
+func (n *notifier) receive(conn *net.UnixConn, use func(pid int, text string, fds []int)) {
 	text := make([]byte, maxNotifyBytes)
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxPassedFiles))
 	for {
-		n, controls, flags, err := peekDatagram(conn, text, control)
+		size, controls, flags, err := peekDatagram(conn, text, control)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue
 		}
-		pid := sender(control[:controls])
-		if pid > 0 && flags&unix.MSG_TRUNC == 0 {
-			use(pid, strings.ToValidUTF8(string(text[:n]), "\uFFFD"))
+		pid, fds := sender(control[:controls])
+		switch {
+		case pid <= 0 || flags&unix.MSG_TRUNC != 0:
+		case pid == os.Getpid():
+			n.flushed(string(text[:size]))
+		default:
+			use(pid, strings.ToValidUTF8(string(text[:size]), "\uFFFD"), fds)
+		}
+		for _, fd := range fds {
+			if fd >= 0 {
+				_ = unix.Close(fd) // another's file
+			}
 		}
 		dropDatagram(conn)
 	}
 }
 
-// sender reads the pid from the control messages of a datagram, 0 when there is none. Descriptors that came along are
-// closed: to a sender of BARRIER=1 that is the sign that everything before was taken.
-func sender(control []byte) int {
+// sender reads the pid from the control messages of a datagram, 0 when there is none, and the descriptors.
+func sender(control []byte) (pid int, fds []int) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
-		return 0
+		return 0, nil
 	}
-	pid := 0
 	for _, m := range messages {
-		if fds, err := unix.ParseUnixRights(&m); err == nil {
-			for _, fd := range fds {
-				_ = unix.Close(fd) // another's file
-			}
+		if passed, err := unix.ParseUnixRights(&m); err == nil {
+			fds = append(fds, passed...)
 		}
 		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
 			pid = int(cred.Pid)
 		}
 	}
-	return pid
+	return pid, fds
 }
 
 // notified takes a datagram of a process that the keeper runs, and ignores every other.
-func (k *Keeper) notified(pid int, text string) {
+func (k *Keeper) notified(pid int, text string, fds []int) {
+	n := parseNotice(text)
 	group, run := lineage(pid)
+	var main proc
+	var mainGroup []int
+	var mainRun string
+	if n.mainPID > 0 {
+		main, _ = readProc(n.mainPID) // zero when there is none: nobody's
+		mainGroup, mainRun = lineage(main.pid)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r := k.ownerLocked(group, run)
-	if r == nil || r.reaped || !r.spec.Notify {
+	if r == nil || r.reaped || !r.spec.Notify || !r.hears(pid) {
 		k.log.Debug("notification of a stranger ignored", "pid", pid)
 		return
 	}
-	n := parseNotice(text)
-	r.ready = r.ready || n.ready
-	if n.status != nil {
-		r.status = *n.status
+	if n.mainPID > 0 && k.ownerLocked(mainGroup, mainRun) != r {
+		k.log.Warn("MAINPID of a stranger ignored", "process", r.spec.Name, "pid", n.mainPID)
+		n.mainPID = 0
 	}
-	if n.ready || n.status != nil {
-		k.depositRecord(r)
+	if n.mainPID > 0 {
+		r.main = main.identity
 	}
-	k.emitLocked(Event{Kind: EventNotify, Process: r.process(), Notify: text})
+	r.take(n, Monotonic())
+	if n.forget {
+		k.store.removeLocked(r.spec.Name, n.fdName)
+	}
+	if n.keep {
+		k.storeLocked(r.spec.Name, n, fds)
+	}
+	k.depositRecord(r)
+	k.emitLocked(Event{Kind: EventNotify, Process: k.processLocked(r), Notify: text})
 }
 
 // ownerLocked finds the record by pids of which one may be its leader's, or by the run.
@@ -234,29 +306,4 @@ func lineage(pid int) (pids []int, run string) {
 		pid = p.parent
 	}
 	return pids, run
-}
-
-// notice is what the keeper itself understands of a notification.
-type notice struct {
-	ready  bool
-	status *string
-}
-
-// parseNotice reads the lines of a notification; see sd_notify(3). Unknown ones are left to whoever gets the event.
-func parseNotice(text string) notice {
-	var n notice
-	for line := range strings.SplitSeq(text, "\n") {
-		key, value, ok := strings.Cut(line, "=")
-		switch {
-		case !ok:
-		case key == "READY":
-			n.ready = n.ready || value == "1"
-		case key == "STATUS":
-			if len(value) > maxStatusBytes {
-				value = strings.ToValidUTF8(value[:maxStatusBytes], "")
-			}
-			n.status = &value
-		}
-	}
-	return n
 }

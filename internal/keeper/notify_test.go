@@ -35,6 +35,17 @@ func TestNotificationsOfAChildAreTaken(t *testing.T) {
 	}
 }
 
+func TestRecordsTellTheMonotonicTime(t *testing.T) {
+	t.Parallel()
+	k := startKeeper(t)
+	before := keeper.Monotonic()
+	p := k.spawn("a", "exit", nil, "0")
+	exit := k.await(keeper.EventExited, "a").Process.Exit
+	if p.Since < before || exit.At < p.Since || exit.At > keeper.Monotonic() {
+		t.Errorf("started at %s, ended at %s, between %s and %s", p.Since, exit.At, before, keeper.Monotonic())
+	}
+}
+
 func TestNotificationsOfStrangersAreIgnored(t *testing.T) {
 	t.Parallel()
 	k := startKeeper(t)

@@ -20,6 +20,7 @@ const (
 	opForget   = "forget"
 	opListen   = "listen"
 	opUnlisten = "unlisten"
+	opUnstore  = "unstore"
 	opEvents   = "events"
 	opShutdown = "shutdown"
 	opUpgrade  = "upgrade"
@@ -30,6 +31,7 @@ const (
 	EventStarted = "started" // the process runs
 	EventExited  = "exited"  // the process and all of its tree are gone, its output is in the log
 	EventNotify  = "notify"  // the process sent a datagram to NOTIFY_SOCKET
+	EventLine    = "line"    // a line of its output has matched Spawn.ReadyLine
 )
 
 // The keeper listens on a unix socket. A client writes one JSON Request a line and reads one JSON Reply a line; replies
@@ -38,11 +40,11 @@ const (
 // Request asks the keeper for one thing.
 type Request struct {
 	ID uint64 `json:"id"`
-	Op string `json:"op"` // hello, spawn, signal, kill, list, forget, listen, unlisten, events, shutdown, upgrade
+	Op string `json:"op"` // hello, spawn, signal, kill, list, forget, listen, unlisten, unstore, events, shutdown, upgrade
 
 	Spawn  *Spawn  `json:"spawn,omitempty"`
 	Signal *Signal `json:"signal,omitempty"`
-	Name   string  `json:"name,omitempty"` // kill, forget: process name; unlisten: socket name
+	Name   string  `json:"name,omitempty"` // kill, forget, unstore: process name; unlisten: socket name
 	Listen *Listen `json:"listen,omitempty"`
 
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
@@ -77,6 +79,9 @@ type Spawn struct {
 	Log    Log               `json:"log"`
 	Notify bool              `json:"notify,omitempty"` // set NOTIFY_SOCKET and accept its datagrams
 	Labels map[string]string `json:"labels,omitempty"` // kept and given back, never read by the keeper
+
+	Watchdog  time.Duration `json:"watchdog,omitempty"`   // sets WATCHDOG_USEC and WATCHDOG_PID; whether it pings is for clients to see
+	ReadyLine string        `json:"ready_line,omitempty"` // regular expression (RE2): the first line of output that matches sets Process.Line
 }
 
 // Log says where a process's output goes.
@@ -107,19 +112,35 @@ type Process struct {
 	PID        int               `json:"pid"`
 	StartTime  uint64            `json:"start_time"` // field 22 of /proc/PID/stat: with PID and boot id it names a process for ever
 	Started    time.Time         `json:"started"`
+	Since      time.Duration     `json:"since,omitempty"`  // Started by Monotonic, which no setting of the clock moves; 0: an older keeper
 	Ready      bool              `json:"ready"`            // it has sent READY=1
 	Status     string            `json:"status,omitempty"` // its last STATUS=
+	Said       Said              `json:"said,omitzero"`    // what else it said
+	Line       bool              `json:"line,omitempty"`   // a line of its output has matched Spawn.ReadyLine
+	Stored     int               `json:"stored,omitempty"` // descriptors that are kept for its next run
 	Exit       *Exit             `json:"exit,omitempty"`   // nil while it runs
 	LogDropped uint64            `json:"log_dropped"`      // bytes of output that could not be written
 	Labels     map[string]string `json:"labels,omitempty"`
 }
 
+// Said is what a process has sent to NOTIFY_SOCKET beside READY and STATUS; see sd_notify(3). Times are by Monotonic.
+type Said struct {
+	Stopping  bool           `json:"stopping,omitempty"`  // STOPPING=1
+	Reloading bool           `json:"reloading,omitempty"` // RELOADING=1, and no READY=1 since
+	MainPID   int            `json:"main_pid,omitempty"`  // MAINPID=, if it is of its tree
+	Pinged    time.Duration  `json:"pinged,omitempty"`    // when it last sent WATCHDOG=1
+	Trigger   bool           `json:"trigger,omitempty"`   // WATCHDOG=trigger: it reports itself broken
+	Watchdog  *time.Duration `json:"watchdog,omitempty"`  // WATCHDOG_USEC=, in place of Spawn.Watchdog; 0 turns it off
+	Extended  time.Duration  `json:"extended,omitempty"`  // until when EXTEND_TIMEOUT_USEC= asks to be waited for
+}
+
 // Exit says how a process ended.
 type Exit struct {
-	Code      int       `json:"code"`             // exit status, or -1
-	Signal    int       `json:"signal,omitempty"` // signal that ended it, or 0
-	Time      time.Time `json:"time"`
-	Survivors []int     `json:"survivors,omitempty"` // processes of its tree that outlived a kill
+	Code      int           `json:"code"`             // exit status, or -1
+	Signal    int           `json:"signal,omitempty"` // signal that ended it, or 0
+	Time      time.Time     `json:"time"`
+	At        time.Duration `json:"at,omitempty"`        // Time by Monotonic; 0: an older keeper
+	Survivors []int         `json:"survivors,omitempty"` // processes of its tree that outlived a kill
 }
 
 // Socket is a listening socket that the keeper holds.

@@ -35,15 +35,34 @@ func (k *Keeper) reapAll() {
 			return
 		}
 		if r := k.live[pid]; r != nil {
-			k.seizeLocked(r)
-			k.leaderEndedLocked(r, exit)
+			k.leaderGoneLocked(r, exit)
 		}
 		wait(pid)
 	}
 }
 
-// leaderEndedLocked goes on from the end of a leader. The standby is told before anybody takes the wait status, so it
-// is known whatever ends this process.
+// leaderGoneLocked goes on from a leader that is a zombie: its last notifications are taken, as long as they are known to
+// be its own, and then its record ends, or goes on with the process that it has named as the main one.
+func (k *Keeper) leaderGoneLocked(r *record, exit Exit) {
+	if r.spec.Notify {
+		k.mu.Unlock()
+		k.notifier.flush()
+		k.mu.Lock()
+	}
+	next, succeeds := k.successorLocked(r)
+	if !succeeds {
+		_ = unix.Kill(-r.pid, unix.SIGKILL) // the leader alone makes this succeed; the rest may be empty
+	}
+	k.rememberLocked(r)
+	if succeeds {
+		k.succeedLocked(r, next)
+		return
+	}
+	k.leaderEndedLocked(r, exit)
+}
+
+// leaderEndedLocked ends the record of a leader. The standby is told before anybody takes the wait status, so it is
+// known whatever ends this process.
 func (k *Keeper) leaderEndedLocked(r *record, exit Exit) {
 	r.ended, r.reaped = &exit, true
 	delete(k.live, r.pid)
@@ -59,9 +78,8 @@ func (k *Keeper) dropPidfd(r *record) {
 	}
 }
 
-// seizeLocked stops the group of a leader that has exited and remembers its session.
-func (k *Keeper) seizeLocked(r *record) {
-	_ = unix.Kill(-r.pid, unix.SIGKILL) // the leader alone makes this succeed; the rest may be empty
+// rememberLocked looks for the tree of a leader that has exited, as long as its session and group can be told.
+func (k *Keeper) rememberLocked(r *record) {
 	if _, err := r.tree.find(false); err != nil {
 		k.log.Error("rest of a tree not looked for", "process", r.spec.Name, "error", err)
 	}
@@ -76,7 +94,7 @@ func (k *Keeper) finish(r *record, exit Exit) {
 	r.exit = &exit
 	k.depositRecord(r)
 	k.saveLocked()
-	k.emitLocked(Event{Kind: EventExited, Process: r.process()})
+	k.emitLocked(Event{Kind: EventExited, Process: k.processLocked(r)})
 	k.log.Info("process exited", "process", r.spec.Name, "pid", r.pid, "code", exit.Code, "signal", exit.Signal)
 	close(r.done)
 }
@@ -95,9 +113,9 @@ type childInfo struct {
 func (i childInfo) exit() Exit {
 	const exited = 1 // CLD_EXITED; else it was killed, with or without a core
 	if i.Code == exited {
-		return Exit{Code: int(i.Status), Time: time.Now()}
+		return Exit{Code: int(i.Status), Time: time.Now(), At: Monotonic()}
 	}
-	return Exit{Code: -1, Signal: int(i.Status), Time: time.Now()}
+	return Exit{Code: -1, Signal: int(i.Status), Time: time.Now(), At: Monotonic()}
 }
 
 // peek returns a child that has exited, and leaves it to be reaped.

@@ -15,8 +15,13 @@ type record struct {
 	pid     int
 	start   uint64
 	started time.Time
+	since   time.Duration
 	ready   bool
 	status  string
+	said    Said
+	access  string   // NOTIFYACCESS; empty: all
+	main    identity // of said.MainPID
+	line    bool
 	parent  parent // who takes its wait status
 	reaped  bool   // its wait status was taken: the pid can be another's from now on
 	ended   *Exit  // how the leader ended, set before its status is taken
@@ -38,16 +43,23 @@ const (
 	parentNone                  // somebody else: the pid can be another's at any time
 )
 
-// process is the record as clients see it.
-func (r *record) process() Process {
+// leader is the process whose end is the record's: the one that was started, or the one that it named as the main one.
+func (r *record) leader() identity { return identity{r.pid, r.start} }
+
+// processLocked is a record as clients see it.
+func (k *Keeper) processLocked(r *record) Process {
 	return Process{
 		Name:       r.spec.Name,
 		Run:        r.run,
 		PID:        r.pid,
 		StartTime:  r.start,
 		Started:    r.started,
+		Since:      r.since,
 		Ready:      r.ready,
 		Status:     r.status,
+		Said:       r.said,
+		Line:       r.line,
+		Stored:     len(k.store.files[r.spec.Name]),
 		Exit:       r.exit,
 		LogDropped: r.capture.dropped.Load(),
 		Labels:     maps.Clone(r.spec.Labels),
@@ -63,7 +75,7 @@ func (r *record) signal(sig syscall.Signal, group bool) error {
 	}
 	if r.parent == parentNone {
 		if group {
-			return signalForeignGroup(r.tree.leader, sig)
+			return signalForeignGroup(r.leader(), sig)
 		}
 		if r.pidfd < 0 {
 			return unix.ESRCH // nothing says that it is still the same
@@ -80,7 +92,7 @@ func (r *record) signal(sig syscall.Signal, group bool) error {
 
 func exitOf(ws syscall.WaitStatus, at time.Time) Exit {
 	if ws.Signaled() {
-		return Exit{Code: -1, Signal: int(ws.Signal()), Time: at}
+		return Exit{Code: -1, Signal: int(ws.Signal()), Time: at, At: Monotonic()}
 	}
-	return Exit{Code: ws.ExitStatus(), Time: at}
+	return Exit{Code: ws.ExitStatus(), Time: at, At: Monotonic()}
 }

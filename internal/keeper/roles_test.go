@@ -40,6 +40,12 @@ func roles() map[string]func(args []string) int {
 		"tell":    playTell,
 		"reuse":   playReuse,
 		"orderly": playOrderly,
+		"deposit": playDeposit,
+		"fetch":   playFetch,
+		"through": playThrough,
+		"daemon":  playDaemon,
+		"utter":   playUtter,
+		"last":    func(args []string) int { tell(args[0]); return 0 },
 	}
 }
 
@@ -300,4 +306,113 @@ func send(path, text string) error {
 func forever() int {
 	<-time.After(time.Hour)
 	return 98
+}
+
+// playDeposit gives files to the keeper. args: the text that they hold, how many (0: the read end of a pipe whose write
+// end it closes at "close"), further lines of the notification.
+func playDeposit(args []string) int {
+	var files []*os.File
+	for range number(args[1]) {
+		f, err := os.CreateTemp("", "deposit")
+		if err == nil {
+			_, err = f.WriteString(args[0])
+		}
+		if err == nil {
+			err = os.Remove(f.Name())
+		}
+		if err != nil {
+			panic(err)
+		}
+		files = append(files, f)
+	}
+	var end *os.File
+	if len(files) == 0 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			panic(err)
+		}
+		files, end = []*os.File{r}, w
+	}
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	pass("FDSTORE=1\n"+strings.Join(args[2:], "\n"), fds)
+	if end != nil {
+		if err := end.Close(); err != nil {
+			panic(err)
+		}
+	}
+	return forever()
+}
+
+func pass(text string, fds []int) {
+	c, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = syscall.Sendmsg(c, []byte(text), syscall.UnixRights(fds...), &syscall.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}, 0)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+// playFetch prints what it is told of its inherited files, and what they hold.
+func playFetch([]string) int {
+	fmt.Println("pid", os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()), "names", os.Getenv("LISTEN_FDNAMES"))
+	if os.Getenv("LISTEN_FDS") == "" {
+		return 0
+	}
+	for i := range number(os.Getenv("LISTEN_FDS")) {
+		text := make([]byte, 100)
+		n, err := os.NewFile(uintptr(3+i), "inherited").ReadAt(text, 0)
+		fmt.Printf("%d %s %v\n", i, text[:n], err)
+	}
+	return 0
+}
+
+// playThrough notifies through a child. args: what the leader says first, what the child says, what the leader says then.
+func playThrough(args []string) int {
+	tell(args[0])
+	child := exec.Command(self(), args[1])
+	child.Env = roleOf("utter", "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"))
+	if err := child.Run(); err != nil {
+		panic(err)
+	}
+	tell(args[2])
+	return forever()
+}
+
+// playDaemon forks, names its child as the main process, and exits. args: the status with which the child ends on USR1.
+func playDaemon(args []string) int {
+	if len(args) > 1 {
+		usr := make(chan os.Signal, 1)
+		signal.Notify(usr, syscall.SIGUSR1)
+		tell("READY=1")
+		<-usr
+		return number(args[0])
+	}
+	child := exec.Command(self(), args[0], "child")
+	child.Env, child.Stdout = append(os.Environ(), roleVar+"=daemon"), os.Stdout
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		panic(err)
+	}
+	tell(fmt.Sprintf("MAINPID=%d", child.Process.Pid))
+	return 0
+}
+
+// playUtter notifies and, as systemd-notify does, stays until that was taken: nobody knows whose child a sender was that
+// has ended.
+func playUtter(args []string) int {
+	tell(args[0])
+	r, w, err := os.Pipe()
+	if err != nil {
+		panic(err)
+	}
+	pass("BARRIER=1", []int{int(w.Fd())})
+	if err := w.Close(); err != nil {
+		panic(err)
+	}
+	_, _ = r.Read(make([]byte, 1)) // its end is the answer
+	return 0
 }

@@ -52,6 +52,9 @@ func (k *Keeper) do(ctx context.Context, req Request) (Reply, error) {
 			return Reply{}, missing
 		}
 		return Reply{}, k.upgrade(*req.Upgrade)
+	case opUnstore:
+		k.unstore(req.Name)
+		return Reply{}, nil
 	case opShutdown:
 		k.ask.Do(func() { close(k.asked) })
 		return Reply{}, nil
@@ -71,7 +74,7 @@ func (k *Keeper) spawnFor(s Spawn) (Reply, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p := r.process()
+	p := k.processLocked(r)
 	return Reply{Process: &p}, nil
 }
 
@@ -87,7 +90,7 @@ func (k *Keeper) list() Reply {
 	defer k.mu.Unlock()
 	var r Reply
 	for _, name := range slices.Sorted(maps.Keys(k.records)) {
-		r.Processes = append(r.Processes, k.records[name].process())
+		r.Processes = append(r.Processes, k.processLocked(k.records[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(k.sockets)) {
 		r.Sockets = append(r.Sockets, k.sockets[name].describe())

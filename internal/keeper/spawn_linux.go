@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +33,10 @@ const (
 )
 
 // ownEnv are the variables that only the keeper may set.
-var ownEnv = [...]string{runPrefix, "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "NOTIFY_SOCKET=", envRole + "="}
+var ownEnv = [...]string{
+	runPrefix, "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
+	envRole + "=",
+}
 
 // spawn starts a process and registers it, under the lock that reaping needs.
 func (k *Keeper) spawn(s Spawn) (*record, error) {
@@ -111,22 +115,26 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 	for _, l := range listen {
 		files = append(files, l.file.Fd())
 	}
+	stored := k.store.files[s.Name]
+	for _, f := range stored {
+		files = append(files, uintptr(f.fd))
+	}
 	program, argv := s.Argv[0], s.Argv
 	if program == k.hello.Executable {
 		program = ownImage // the platform's parts stay of one version until they are upgraded together
 	}
-	if len(listen) > 0 {
+	if len(files) > 3 || s.Watchdog > 0 {
 		// The link works even if this binary was replaced since, or is in a folder that the user may not enter.
 		program, argv = ownImage, append([]string{"hozo", ShimCommand}, s.Argv...)
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
 		Dir:   s.Dir,
-		Env:   environment(s, run, listen, notify),
+		Env:   environment(s, run, listen, stored, notify),
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred, PidFD: &pidfd},
 	}
-	r := &record{spec: s, run: run, started: time.Now(), pidfd: -1, capture: out, done: make(chan struct{})}
+	r := &record{spec: s, run: run, started: time.Now(), since: Monotonic(), pidfd: -1, capture: out, done: make(chan struct{})}
 	// The standby knows of the child before it is born, and holds its output from the first byte.
 	key := keyProcess + s.Name
 	if err := k.deposit(opPut, key, r.held(), int(out.pipe.Fd())); err != nil {
@@ -151,8 +159,9 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 	k.records[s.Name] = r
 	k.live[pid] = r
 	k.saveLocked()
+	k.matchLine(r)
 	k.wg.Go(out.run)
-	k.emitLocked(Event{Kind: EventStarted, Process: r.process()})
+	k.emitLocked(Event{Kind: EventStarted, Process: k.processLocked(r)})
 	k.log.Info("process started", "process", s.Name, "pid", pid)
 	return r, nil
 }
@@ -178,12 +187,17 @@ func openPipe(out *capture, cred *syscall.Credential) (*os.File, error) {
 }
 
 // environment is what a child sees: its own, with the keeper's words before it.
-func environment(s Spawn, run string, listen []*socket, notify string) []string {
+func environment(s Spawn, run string, listen []*socket, stored []storedFile, notify string) []string {
 	env := []string{runPrefix + run}
-	if len(listen) > 0 {
-		env = append(env,
-			fmt.Sprintf("LISTEN_FDS=%d", len(listen)),
-			"LISTEN_FDNAMES="+strings.Join(s.Listen, ":"))
+	if n := len(listen) + len(stored); n > 0 {
+		names := slices.Clone(s.Listen)
+		for _, f := range stored {
+			names = append(names, f.Name)
+		}
+		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", n), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	}
+	if s.Watchdog > 0 {
+		env = append(env, fmt.Sprintf("WATCHDOG_USEC=%d", s.Watchdog.Microseconds()))
 	}
 	if notify != "" {
 		env = append(env, "NOTIFY_SOCKET="+notify)
@@ -217,6 +231,7 @@ func checkSpawn(s Spawn) error {
 	if err != nil {
 		return err
 	}
+	_, bad := regexp.Compile(s.ReadyLine)
 	switch {
 	case !goodName(s.Name):
 		return misuse("bad-request", fmt.Sprintf("process name %q is empty, too long or not printable", s.Name), "")
@@ -228,6 +243,10 @@ func checkSpawn(s Spawn) error {
 		return misuse("bad-request", fmt.Sprintf("log of %s is not an absolute path", s.Name), "")
 	case s.Log.MaxBytes < 0 || s.Log.Keep < 0:
 		return misuse("bad-request", fmt.Sprintf("log limits of %s are negative", s.Name), "")
+	case s.Watchdog < 0:
+		return misuse("bad-request", fmt.Sprintf("watchdog of %s is negative", s.Name), "")
+	case bad != nil:
+		return misuse("bad-request", fmt.Sprintf("ready line of %s: %v", s.Name, bad), "")
 	case len(labels) > maxLabelBytes:
 		return misuse("bad-request", fmt.Sprintf("labels of %s are longer than %d bytes", s.Name, maxLabelBytes), "")
 	}

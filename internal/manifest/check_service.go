@@ -32,13 +32,22 @@ func (c *checker) service(s *Service) {
 		c.add(c.value("services", s.Name, "restart"), "bad-restart", fmt.Sprintf("service %q waits %s before its first restart but %s at most", s.Name, formatDuration(s.Restart.Delay), formatDuration(s.Restart.Max)),
 			"raise restart.max, or lower restart.delay")
 	}
-	c.health(s)
+	if s.Restart.Then == "fail" && c.node("services", s.Name, "restart", "retry_after") != nil {
+		c.add(c.value("services", s.Name, "restart", "retry_after"), "bad-restart", fmt.Sprintf("service %q stays down once its budget is spent, so retry_after means nothing", s.Name),
+			"write then: slow, or remove retry_after")
+	}
+	c.health(s, "health", s.Health)
+	c.health(s, "liveness", s.Liveness)
+	if h := s.Liveness; h != nil && (h.Notify || h.Log != "") {
+		c.add(c.value("services", s.Name, "liveness"), "bad-health", fmt.Sprintf("liveness of service %q waits for what is said once, not for a sign of life", s.Name),
+			"write watchdog: 10s for a program that sends WATCHDOG=1, or http, tcp, exec or grpc")
+	}
 }
 
 // environment keeps the variables that the platform sets out of the file's hands.
 func (c *checker) environment(s *Service) {
 	for _, name := range c.node("services", s.Name, "env").names() {
-		if strings.HasPrefix(name, "HOZO_") || slices.Contains([]string{"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET"}, name) {
+		if strings.HasPrefix(name, "HOZO_") || slices.Contains([]string{"LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}, name) {
 			c.add(c.key("services", s.Name, "env", name), "reserved-name", fmt.Sprintf("the platform sets %s itself", name), "remove it")
 		}
 		if strings.ContainsRune(s.Env[name], 0) {
@@ -60,52 +69,57 @@ func isUser(s string) bool {
 	return len(s) <= 32 // of useradd
 }
 
-func (c *checker) health(s *Service) {
-	if s.Health == nil {
+// health checks what stands under key, health or liveness.
+func (c *checker) health(s *Service, key string, h *Health) {
+	if h == nil {
 		return
 	}
-	written := c.node("services", s.Name, "health")
-	at := c.value("services", s.Name, "health")
+	written := c.node("services", s.Name, key)
+	at := c.value("services", s.Name, key)
 	if written != nil && written.kind == kindMap {
 		var probes []string
-		for _, probe := range []string{"http", "tcp", "notify"} {
+		for _, probe := range []string{"http", "tcp", "exec", "grpc", "log", "notify"} {
 			if written.get(probe) != nil {
 				probes = append(probes, probe)
 			}
 		}
 		switch {
 		case len(probes) > 1:
-			c.add(at, "bad-health", fmt.Sprintf("health of service %q has %s", s.Name, strings.Join(probes, " and ")), "keep one of them")
+			c.add(at, "bad-health", fmt.Sprintf("%s of service %q has %s", key, s.Name, strings.Join(probes, " and ")), "keep one of them")
 			return
-		case len(probes) == 0 && s.Builtin == "":
-			c.add(at, "bad-health", fmt.Sprintf("health of service %q does not say how to ask", s.Name), "add http: /path, tcp: LISTENER or notify: true")
+		case len(probes) == 0 && (s.Builtin == "" || key == "liveness"):
+			c.add(at, "bad-health", fmt.Sprintf("%s of service %q does not say how to ask", key, s.Name), "add http: /path, tcp: LISTENER, exec: COMMAND, grpc: LISTENER, log: PATTERN or notify: true")
 			return
 		}
 	}
 	switch {
-	case strings.HasPrefix(s.Health.HTTP, "/"):
+	case strings.HasPrefix(h.HTTP, "/"):
 		if !slices.ContainsFunc(s.Listen, func(l Listen) bool { return l.Network == "tcp" }) && !c.undecoded(s, "listen", len(s.Listen)) {
-			c.add(at, "no-listener", fmt.Sprintf("service %q is probed at %s but listens on no TCP address", s.Name, short(s.Health.HTTP)), "add listen: { http: PORT }, or write a full URL")
+			c.add(at, "no-listener", fmt.Sprintf("service %q is probed at %s but listens on no TCP address", s.Name, short(h.HTTP)), "add listen: { http: PORT }, or write a full URL")
 		}
-	case s.Health.TCP != "":
-		c.tcpHealth(s, at)
+	case h.TCP != "":
+		c.probed(s, key, h.TCP, at)
+	case h.GRPC != "":
+		listener, _, _ := strings.Cut(h.GRPC, "/")
+		c.probed(s, key, listener, at)
 	}
 }
 
-func (c *checker) tcpHealth(s *Service, at position) {
+// probed checks that a listener or address can be asked.
+func (c *checker) probed(s *Service, key, address string, at position) {
 	var names []string
 	for _, l := range s.Listen {
 		names = append(names, l.Name)
 	}
-	if slices.Contains(names, s.Health.TCP) || c.undecoded(s, "listen", len(s.Listen)) {
+	if slices.Contains(names, address) || c.undecoded(s, "listen", len(s.Listen)) {
 		return
 	}
-	if host, port, found := cutPort(s.Health.TCP); found && host != "" {
+	if host, port, found := cutPort(address); found && host != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 {
 			return
 		}
 	}
-	c.add(at, "no-listener", fmt.Sprintf("health of service %q: %q is neither one of its listeners nor host:port", s.Name, short(s.Health.TCP)), orKnown(s.Health.TCP, names, "a listener under listen"))
+	c.add(at, "no-listener", fmt.Sprintf("%s of service %q: %q is neither one of its listeners nor host:port", key, s.Name, short(address)), orKnown(address, names, "a listener under listen"))
 }
 
 func cutPort(s string) (host, port string, found bool) {

@@ -1,7 +1,9 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -23,10 +25,14 @@ func serviceKeys() []key[Service] {
 		field("listen", "Listening sockets by name, held open over restarts.", listens(), func(s *Service) *[]Listen { return &s.Listen }),
 		field("health", "When an instance counts as ready.",
 			optional(shortForm("health", "http", object(healthKeys(), nil)), newHealth), func(s *Service) **Health { return &s.Health }),
+		field("liveness", "When an instance counts as hung and is started again: of the form of health, but neither notify nor log.",
+			optional(shortForm("liveness", "http", object(healthKeys(), nil)), newHealth), func(s *Service) **Health { return &s.Liveness }),
+		field("watchdog", "How often it promises to send WATCHDOG=1 to NOTIFY_SOCKET once it is ready; one that misses it is aborted and started again. Package hozo does it by itself.",
+			span(100*time.Millisecond, time.Hour), func(s *Service) *time.Duration { return &s.Watchdog }),
 		field("scale", "Instances. Default 1.", whole(1, 256), func(s *Service) *int { return &s.Scale }),
 		field("restart", "What happens when it ends by itself.", shortForm("restart", "policy", object(restartKeys(), nil)), func(s *Service) *Restart { return &s.Restart }),
 		field("stop", "How it is asked to end.", shortForm("stop", "grace", object(stopKeys(), nil)), func(s *Service) *Stop { return &s.Stop }),
-		field("needs", "Services that must be there first: a list, or a map to ready (default), started or completed.", needs(), func(s *Service) *[]Need { return &s.Needs }),
+		field("needs", "Services that must be there first: a list, or a map to ready (default), started or completed, or to {condition, restart: true}, which starts it again once that service has been.", needs(), func(s *Service) *[]Need { return &s.Needs }),
 		field("publishes", "Subjects that it may publish, each within one stream.", patterns(), func(s *Service) *[]Route { return &s.Publishes }),
 		field("consumes", "Streams, or parts of them, that it reads.", sources(), func(s *Service) *[]Source { return &s.Consumes }),
 		field("serves", "Requests that it answers.", subjects(), func(s *Service) *[]string { return &s.Serves }),
@@ -125,28 +131,39 @@ func sources() shape[[]Source] {
 	}}
 }
 
-// needs is a list of services, or a map from services to conditions.
+// needs is a list of services, or a map from services to conditions, each a word or a map.
 func needs() shape[[]Need] {
 	list := listOf(nameText(plainName()), true)
 	condition := oneOf("ready", "started", "completed")
+	long := object([]key[Need]{
+		field("condition", "ready (default), started or completed.", condition, func(n *Need) *string { return &n.Condition }),
+		field("restart", "Start again once that service has been. Default false.", boolean(), func(n *Need) *bool { return &n.Restart }),
+	}, nil)
+	one := schema{"anyOf": []any{condition.schema, long.schema}}
 	return shape[[]Need]{
-		schema{"anyOf": []any{list.schema, schema{"type": "object", "propertyNames": schema{"pattern": plainName().pattern}, "additionalProperties": condition.schema}}},
+		schema{"anyOf": []any{list.schema, schema{"type": "object", "propertyNames": schema{"pattern": plainName().pattern}, "additionalProperties": one}}},
 		func(d *decoder, n *node, path string, into *[]Need) {
 			if n.kind != kindMap {
 				var all []string
 				list.read(d, n, path, &all)
 				for _, name := range all {
-					*into = append(*into, Need{name, "ready"})
+					*into = append(*into, Need{Service: name, Condition: "ready"})
 				}
 				return
 			}
 			for i := range n.entries {
 				e := &n.entries[i]
-				need := Need{e.name, "ready"}
-				if d.checkName(plainName(), e.name, e.at) && d.present(e, join(path, e.name)) {
-					condition.read(d, e.value, join(path, e.name), &need.Condition)
-					*into = append(*into, need)
+				need := Need{Service: e.name, Condition: "ready"}
+				at := join(path, e.name)
+				if !d.checkName(plainName(), e.name, e.at) || !d.present(e, at) {
+					continue
 				}
+				if e.value.kind == kindMap {
+					long.read(d, e.value, at, &need)
+				} else {
+					condition.read(d, e.value, at, &need.Condition)
+				}
+				*into = append(*into, need)
 			}
 		},
 	}
@@ -156,11 +173,15 @@ func healthKeys() []key[Health] {
 	return []key[Health]{
 		field("http", "Path on the first TCP listener, or a full URL: ready on 2xx. As health: notify, ready on READY=1.", probeURL(), func(h *Health) *string { return &h.HTTP }),
 		field("tcp", "Name of a listener, or host:port: ready when it accepts.", text(), func(h *Health) *string { return &h.TCP }),
+		field("exec", "Command: ready when it exits with status 0. It runs as the service's user, in its folder and environment.", command(), func(h *Health) *[]string { return &h.Exec }),
+		field("grpc", "Name of a listener, or host:port, of a grpc.health.v1 server without TLS; NAME/SERVICE asks about one of its services. Ready on SERVING.", text(), func(h *Health) *string { return &h.GRPC }),
+		field("log", "Regular expression (RE2): ready once a line of output matches.", pattern(), func(h *Health) *string { return &h.Log }),
 		field("notify", "Ready on READY=1 to NOTIFY_SOCKET.", onlyTrue(), func(h *Health) *bool { return &h.Notify }),
 		field("interval", "Between two probes. Default 1s.", span(10*time.Millisecond, time.Hour), func(h *Health) *time.Duration { return &h.Interval }),
 		field("timeout", "Of one probe. Default 1s.", span(10*time.Millisecond, time.Hour), func(h *Health) *time.Duration { return &h.Timeout }),
 		field("grace", "From start to ready; then it is restarted. Default 30s.", span(10*time.Millisecond, day), func(h *Health) *time.Duration { return &h.Grace }),
-		field("failures", "Failures in a row that make it unready. Default 3.", whole(1, 1000), func(h *Health) *int { return &h.Failures }),
+		field("failures", "Failures in a row that make it unready, or as liveness restart it. Default 3.", whole(1, 1000), func(h *Health) *int { return &h.Failures }),
+		field("successes", "Successes in a row that make it ready. Default 1.", whole(1, 1000), func(h *Health) *int { return &h.Successes }),
 	}
 }
 
@@ -172,6 +193,19 @@ func probeURL() shape[string] {
 			}
 		}
 		return "", fmt.Errorf("%q is neither notify nor a path nor a URL", short(s))
+	})
+}
+
+// pattern is a regular expression.
+func pattern() shape[string] {
+	return scalar(schema{"type": "string", "minLength": 1}, "bad-pattern", "a regular expression like 'listening on .*'", func(s string) (string, error) {
+		if s == "" {
+			return "", errors.New("the pattern is empty")
+		}
+		if _, err := regexp.Compile(s); err != nil {
+			return "", fmt.Errorf("not a regular expression of RE2: %w", err)
+		}
+		return s, nil
 	})
 }
 
@@ -193,6 +227,10 @@ func restartKeys() []key[Restart] {
 		field("delay", "Before the first restart; doubles each time. Default 100ms.", span(0, day), func(r *Restart) *time.Duration { return &r.Delay }),
 		field("max", "Most that the delay grows to. Default 30s.", span(0, day), func(r *Restart) *time.Duration { return &r.Max }),
 		field("reset", "Time up after which the delay starts over. Default 10s.", span(0, day), func(r *Restart) *time.Duration { return &r.Reset }),
+		field("budget", "Starts within the window that the delays are good for, those after which it got ready too. Default 10.", whole(1, 1000), func(r *Restart) *int { return &r.Budget }),
+		field("window", "Default 5m.", span(time.Second, day), func(r *Restart) *time.Duration { return &r.Window }),
+		field("then", "Once the budget is spent: slow (default) tries again every retry_after, fail stays down until hozo start.", oneOf("slow", "fail"), func(r *Restart) *string { return &r.Then }),
+		field("retry_after", "Between two starts once the budget is spent. Default 1m.", span(time.Second, day), func(r *Restart) *time.Duration { return &r.RetryAfter }),
 	}
 }
 

@@ -25,14 +25,14 @@ func newStream(name string) Stream {
 func newService(name string) Service {
 	return Service{
 		Name: name, Scale: 1,
-		Restart: Restart{Policy: "always", Delay: 100 * time.Millisecond, Max: 30 * time.Second, Reset: 10 * time.Second},
+		Restart: Restart{Policy: "always", Delay: 100 * time.Millisecond, Max: 30 * time.Second, Reset: 10 * time.Second, Budget: 10, Window: 5 * time.Minute, Then: "slow", RetryAfter: time.Minute},
 		Stop:    Stop{Signal: "TERM", Grace: 10 * time.Second},
 		Log:     Log{MaxBytes: 16 << 20, Keep: 4},
 	}
 }
 
 func newHealth() Health {
-	return Health{Interval: time.Second, Timeout: time.Second, Grace: 30 * time.Second, Failures: 3}
+	return Health{Interval: time.Second, Timeout: time.Second, Grace: 30 * time.Second, Failures: 3, Successes: 1}
 }
 
 func newIngest() Ingest {
@@ -71,8 +71,13 @@ func (m *Manifest) fill(root *node) {
 		if s.To != nil && s.To.SQLite != "" && s.To.Table == "" {
 			s.To.Table = "events"
 		}
-		if s.Health != nil && !s.Health.Notify && s.Health.HTTP == "" && s.Health.TCP == "" && s.Builtin != "" {
+		if s.Health != nil && !s.Health.asks() && s.Builtin != "" {
 			s.Health.Notify = true // only its times are set
 		}
 	}
+}
+
+// asks reports whether h says how to learn anything.
+func (h *Health) asks() bool {
+	return h.Notify || h.HTTP != "" || h.TCP != "" || len(h.Exec) > 0 || h.GRPC != "" || h.Log != ""
 }

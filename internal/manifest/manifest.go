@@ -56,8 +56,10 @@ type Service struct {
 	Dir       string // absolute; default: the manifest's folder
 	User      string // default: the user who runs Hozo
 	Listen    []Listen
+	Watchdog  time.Duration // how often it promises to send WATCHDOG=1; default 0: never
 	Health    *Health
-	Scale     int // instances; default 1
+	Liveness  *Health // neither Notify nor Log
+	Scale     int     // instances; default 1
 	Restart   Restart
 	Stop      Stop
 	Needs     []Need
@@ -82,15 +84,20 @@ type Listen struct {
 	Address string // "127.0.0.1:8080"; a bare port in the file means loopback; port 0 is any free one
 }
 
-// Health is how the platform learns that an instance can work. Exactly one of HTTP, TCP and Notify is set.
+// Health is how the platform learns that an instance can work, or as Liveness that it still does. Exactly one of HTTP,
+// TCP, Exec, GRPC, Log and Notify is set.
 type Health struct {
-	HTTP     string        // path on the first tcp listener, or a full URL: ready on 2xx
-	TCP      string        // listener name or host:port: ready when it accepts
-	Notify   bool          // ready on READY=1 to NOTIFY_SOCKET
-	Interval time.Duration // default 1s
-	Timeout  time.Duration // of one probe; default 1s
-	Grace    time.Duration // from start to ready; default 30s, then it is restarted
-	Failures int           // failures in a row that make it unready; default 3
+	HTTP      string        // path on the first tcp listener, or a full URL: good on 2xx
+	TCP       string        // listener name or host:port: good when it accepts
+	Exec      []string      // argv: good on exit status 0
+	GRPC      string        // listener name or host:port, then /SERVICE if not the whole server is meant: good on SERVING
+	Log       string        // regular expression: good once a line of output matches
+	Notify    bool          // good on READY=1 to NOTIFY_SOCKET
+	Interval  time.Duration // default 1s
+	Timeout   time.Duration // of one probe; default 1s
+	Grace     time.Duration // from start to ready; default 30s, then it is restarted
+	Failures  int           // failures in a row that count; default 3
+	Successes int           // successes in a row that make it ready; default 1
 }
 
 // Restart is what happens when an instance ends by itself.
@@ -99,6 +106,11 @@ type Restart struct {
 	Delay  time.Duration // before the first restart; doubles each time; default 100ms
 	Max    time.Duration // most it grows to; default 30s
 	Reset  time.Duration // time up after which the delay starts over; default 10s
+
+	Budget     int           // starts within Window that the delays above are good for; default 10
+	Window     time.Duration // default 5m
+	Then       string        // once the budget is spent: slow (default: try again every RetryAfter) or fail
+	RetryAfter time.Duration // default 1m
 }
 
 // Stop is how an instance is asked to end.
@@ -111,6 +123,7 @@ type Stop struct {
 type Need struct {
 	Service   string
 	Condition string // ready (default), started, completed
+	Restart   bool   // start again once that service has been
 }
 
 // Log bounds the log of each instance.

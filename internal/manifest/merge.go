@@ -9,7 +9,7 @@ import (
 func lift(key string, n *node) *node {
 	value := n
 	switch key {
-	case "health":
+	case "health", "liveness":
 		key = "http"
 		if n.text == "notify" {
 			key, value = "notify", &node{kind: kindBool, text: "true", at: n.at, inline: -1, size: 1}
@@ -23,7 +23,9 @@ func lift(key string, n *node) *node {
 }
 
 // hasShortForm lists the keys that lift knows.
-func hasShortForm(key string) bool { return key == "health" || key == "restart" || key == "stop" }
+func hasShortForm(key string) bool {
+	return key == "health" || key == "liveness" || key == "restart" || key == "stop"
+}
 
 // merge lays an environment's map over the base's, key by key; base and over stay as they are. A value that is not a map
 // replaces the base's, a list as well; a key without a value removes it. path holds the keys down to here.
@@ -101,8 +103,8 @@ func sides(under string) [][]string {
 	switch under {
 	case "":
 		return [][]string{{"run", "build"}, {"builtin"}}
-	case "health":
-		return [][]string{{"http"}, {"tcp"}, {"notify"}}
+	case "health", "liveness":
+		return [][]string{{"http"}, {"tcp"}, {"exec"}, {"grpc"}, {"log"}, {"notify"}}
 	case "to":
 		return [][]string{{"sqlite", "table", "columns"}, {"file", "rotate"}}
 	}

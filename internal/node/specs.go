@@ -63,8 +63,8 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 			name := instanceName(s.Name, i)
 			spec := plan.Spec{
 				Name: name, Service: s.Name, Argv: n.argv(s), Dir: s.Dir, Notify: true,
-				Health:  health(s),
-				Restart: plan.Restart{Policy: s.Restart.Policy, Delay: s.Restart.Delay, Max: s.Restart.Max, Reset: s.Restart.Reset},
+				Watchdog: s.Watchdog, Health: health(s, s.Health), Liveness: health(s, s.Liveness),
+				Restart: plan.Restart(s.Restart),
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
 				Log:     plan.Log{Path: n.state.log(name), MaxBytes: int64(s.Log.MaxBytes), Keep: s.Log.Keep},
 			}
@@ -75,7 +75,7 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 				spec.Listen = append(spec.Listen, plan.Listen{Name: l.Name, Network: l.Network, Address: l.Address})
 			}
 			for _, need := range s.Needs {
-				spec.Needs = append(spec.Needs, plan.Need{Service: need.Service, Condition: need.Condition})
+				spec.Needs = append(spec.Needs, plan.Need(need))
 			}
 			env := map[string]string{wire.EnvProject: m.Project, wire.EnvService: s.Name, wire.EnvInstance: strconv.Itoa(i)}
 			if s.User != "" {
@@ -99,16 +99,21 @@ func (n *Node) argv(s manifest.Service) []string {
 	if s.Builtin != "" {
 		return []string{n.cfg.Executable, "service", s.Builtin}
 	}
-	argv := slices.Clone(s.Run)
+	return program(s.Run, s.Dir)
+}
+
+// program returns a command with the absolute path of its program.
+func program(command []string, dir string) []string {
+	argv := slices.Clone(command)
 	switch {
 	case filepath.IsAbs(argv[0]):
 	case strings.Contains(argv[0], "/"):
-		argv[0] = filepath.Join(s.Dir, argv[0])
+		argv[0] = filepath.Join(dir, argv[0])
 	default:
 		found, err := exec.LookPath(argv[0])
 		if err != nil {
 			// The start will fail with this path in its reason, which names what is missing.
-			found = filepath.Join(s.Dir, argv[0])
+			found = filepath.Join(dir, argv[0])
 		}
 		argv[0] = found
 	}
@@ -133,13 +138,22 @@ func (n *Node) environment(extra map[string]string) []string {
 	return env
 }
 
-// health resolves a service's check to addresses.
-func health(s manifest.Service) *plan.Health {
-	h := s.Health
+// health resolves a check of a service to addresses and programs.
+func health(s manifest.Service, h *manifest.Health) *plan.Health {
 	if h == nil {
 		return nil
 	}
-	resolved := &plan.Health{Notify: h.Notify, Interval: h.Interval, Timeout: h.Timeout, Grace: h.Grace, Failures: h.Failures}
+	resolved := &plan.Health{
+		Notify: h.Notify, Log: h.Log,
+		Interval: h.Interval, Timeout: h.Timeout, Grace: h.Grace, Failures: h.Failures, Successes: h.Successes,
+	}
+	listener := func(name string) (manifest.Listen, bool) {
+		i := slices.IndexFunc(s.Listen, func(l manifest.Listen) bool { return l.Name == name })
+		if i < 0 {
+			return manifest.Listen{}, false
+		}
+		return s.Listen[i], true
+	}
 	switch {
 	case strings.HasPrefix(h.HTTP, "http://") || strings.HasPrefix(h.HTTP, "https://"):
 		resolved.HTTP = h.HTTP
@@ -152,11 +166,18 @@ func health(s manifest.Service) *plan.Health {
 		}
 	case h.TCP != "":
 		resolved.TCP = h.TCP
-		for _, l := range s.Listen {
-			if l.Name == h.TCP {
-				resolved.TCP = l.Address
-			}
+		if l, ok := listener(h.TCP); ok {
+			resolved.TCP = l.Address
 		}
+	case h.GRPC != "":
+		resolved.GRPC, resolved.Service, _ = strings.Cut(h.GRPC, "/")
+		if l, ok := listener(resolved.GRPC); ok && l.Network == "unix" {
+			resolved.Unix = l.Address
+		} else if ok {
+			resolved.GRPC = l.Address
+		}
+	case len(h.Exec) > 0:
+		resolved.Exec = program(h.Exec, s.Dir)
 	}
 	return resolved
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 )
 
 // cold is the part of a Spec that is fixed when its process starts. Field names are part of the hash, and hashes are
@@ -22,15 +23,18 @@ type cold struct {
 	Groups  []uint32 `json:",omitempty"`
 	Listen  []Listen `json:",omitempty"`
 	Notify  bool
+
+	Watchdog time.Duration `json:",omitempty"` // it is in the environment
 }
 
 // hot is the part of a Spec that can change under a running process.
 type hot struct {
-	Health  *Health
-	Restart Restart
-	Stop    Stop
-	Needs   []Need `json:",omitempty"`
-	Log     Log
+	Health   *Health
+	Liveness *Health
+	Restart  Restart
+	Stop     Stop
+	Needs    []Need `json:",omitempty"`
+	Log      Log
 }
 
 // Hash names the cold part of s. Two Specs of equal Hash can be served by the same process. Defaults have no part in
@@ -41,14 +45,14 @@ func (s Spec) Hash() string {
 	slices.SortStableFunc(env, func(a, b string) int { return strings.Compare(key(a), key(b)) })
 	return digest(cold{
 		Name: s.Name, Service: s.Service, Argv: s.Argv, Env: env, Dir: s.Dir,
-		UID: s.UID, GID: s.GID, Groups: s.Groups, Listen: s.Listen, Notify: s.Notify,
+		UID: s.UID, GID: s.GID, Groups: s.Groups, Listen: s.Listen, Notify: s.Notify, Watchdog: s.Watchdog,
 	})
 }
 
 // HotHash names the hot part of s.
 func (s Spec) HotHash() string {
 	s = s.WithDefaults()
-	return digest(hot{Health: s.Health, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log})
+	return digest(hot{Health: s.Health, Liveness: s.Liveness, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log})
 }
 
 func key(line string) string {

@@ -9,7 +9,7 @@ import (
 )
 
 // hotFields can change under a running process. Every other field of Spec must change its Hash.
-var hotFields = []string{"Health", "Restart", "Stop", "Needs", "Log"}
+var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log"}
 
 func TestEveryFieldOfSpecIsEitherColdOrHot(t *testing.T) {
 	t.Parallel()

@@ -26,11 +26,16 @@ type Spec struct {
 	Listen []Listen // sockets that the process inherits, in LISTEN_FDS order
 	Notify bool     // set NOTIFY_SOCKET, whether or not Health waits for READY=1
 
-	Health  *Health // hot; nil means ready as soon as it runs
-	Restart Restart // hot
-	Stop    Stop    // hot
-	Needs   []Need  // hot: looked at before each start
-	Log     Log     // hot: takes effect at the next start
+	// Watchdog is how often the process promises to send WATCHDOG=1, from ready on; 0: never. One that misses it is
+	// aborted and started again.
+	Watchdog time.Duration
+
+	Health   *Health // hot; nil means ready as soon as it runs
+	Liveness *Health // hot; nil: Health alone decides. Neither Notify nor Log.
+	Restart  Restart // hot
+	Stop     Stop    // hot
+	Needs    []Need  // hot: looked at before each start
+	Log      Log     // hot: takes effect at the next start
 }
 
 // Listen is a socket that is held for a service, whatever happens to its instances.
@@ -43,20 +48,41 @@ type Listen struct {
 // Socket is the name under which the keeper holds the listener: "ingest.http".
 func (s Spec) Socket(l Listen) string { return s.Service + "." + l.Name }
 
-// Health is how an instance shows that it can work. Exactly one of HTTP, TCP and Notify is set.
+// Health is how an instance shows that it can work. Exactly one of HTTP, TCP, Exec, GRPC, Log and Notify is set.
 //
 // An address that equals the Address of one of the Spec's listeners stands for what that listener is bound to, so port
 // 0 works. Instances that share an inherited socket are probed through it: whichever accepts answers.
+//
+// As Health of a Spec, failures make the instance unready; as Liveness, they make it count as crashed. Without a
+// Liveness an instance that stays unready three times as long again counts as crashed, too.
 type Health struct {
-	HTTP   string // full URL, ready on 2xx; its host is ignored when Unix is set
-	Unix   string // path of the unix socket that HTTP is asked over
-	TCP    string // host:port, ready when it accepts
-	Notify bool   // ready on READY=1
+	HTTP    string   // full URL, good on 2xx; its host is ignored when Unix is set
+	Unix    string   // path of the unix socket that HTTP or GRPC is asked over
+	TCP     string   // host:port, good when it accepts
+	Exec    []string // argv, argv[0] absolute; good on exit status 0. Runs as the instance's user, in its folder and environment.
+	GRPC    string   // host:port of a grpc.health.v1 server without TLS, good on SERVING; ignored when Unix is set
+	Service string   // what GRPC is asked about; empty: the whole server
+	Log     string   // regular expression: good, for the life of the process, once a line of its output matches
+	Notify  bool     // good on READY=1
 
-	Interval time.Duration // between probes; default 1s. Until the first success they come faster.
-	Timeout  time.Duration // of one probe; default 1s
-	Grace    time.Duration // from start to ready, then it counts as crashed; default 30s
-	Failures int           // failures in a row that make it unready; default 3. Three times as many more: crashed.
+	Interval  time.Duration // between probes; default 1s. Until the first success they come faster.
+	Timeout   time.Duration // of one probe; default 1s
+	Grace     time.Duration // from start to ready, then it counts as crashed; for Liveness: failures before count only after a success; default 30s
+	Failures  int           // failures in a row that count; default 3
+	Successes int           // successes in a row that make it ready; default 1
+}
+
+func (h *Health) withDefaults() *Health {
+	if h == nil {
+		return nil
+	}
+	c := *h
+	c.Interval = cmp.Or(c.Interval, time.Second)
+	c.Timeout = cmp.Or(c.Timeout, time.Second)
+	c.Grace = cmp.Or(c.Grace, 30*time.Second)
+	c.Failures = cmp.Or(c.Failures, 3)
+	c.Successes = cmp.Or(c.Successes, 1)
+	return &c
 }
 
 // The restart policies.
@@ -66,12 +92,26 @@ const (
 	Never     = "never"
 )
 
-// Restart is what happens when an instance ends by itself.
+// What comes once the budget of restarts is spent.
+const (
+	Slow = "slow" // try again every RetryAfter
+	Fail = "fail" // stay down until a person starts it
+)
+
+// Restart is what happens when an instance ends by itself. Delays are never shorter than they say, and up to a fifth
+// longer, so that instances that fell together do not rise together.
 type Restart struct {
 	Policy string        // Always (default), OnFailure or Never
 	Delay  time.Duration // before the first restart; doubles each time; default 100ms
 	Max    time.Duration // most it grows to; default 30s
 	Reset  time.Duration // time up after which the delay starts over; default 10s
+
+	// Budget is how many starts within Window the delays above are good for, those of instances that got ready too.
+	// Default 10: the delays by default add up to 51s by then, longer than it takes to restart whatever is needed.
+	Budget     int
+	Window     time.Duration // default 5m: a program that falls once in half a minute spends it, one that falls now and then does not
+	Then       string        // Slow (default: nobody has to be awake when what it needs is back) or Fail
+	RetryAfter time.Duration // between two starts when slow; default 1m
 }
 
 // Stop is how an instance is asked to end.
@@ -91,6 +131,7 @@ const (
 type Need struct {
 	Service   string
 	Condition string // Ready (default), Started or Completed
+	Restart   bool   // start again once that service has been, and is as Condition says again
 }
 
 // Log bounds the log of an instance.
@@ -102,18 +143,15 @@ type Log struct {
 
 // WithDefaults returns a copy with the defaults filled in; it shares no Health or Needs with s.
 func (s Spec) WithDefaults() Spec {
-	if s.Health != nil {
-		h := *s.Health
-		h.Interval = cmp.Or(h.Interval, time.Second)
-		h.Timeout = cmp.Or(h.Timeout, time.Second)
-		h.Grace = cmp.Or(h.Grace, 30*time.Second)
-		h.Failures = cmp.Or(h.Failures, 3)
-		s.Health = &h
-	}
+	s.Health, s.Liveness = s.Health.withDefaults(), s.Liveness.withDefaults()
 	s.Restart.Policy = cmp.Or(s.Restart.Policy, Always)
 	s.Restart.Delay = cmp.Or(s.Restart.Delay, 100*time.Millisecond)
 	s.Restart.Max = max(cmp.Or(s.Restart.Max, 30*time.Second), s.Restart.Delay)
 	s.Restart.Reset = cmp.Or(s.Restart.Reset, 10*time.Second)
+	s.Restart.Budget = cmp.Or(s.Restart.Budget, 10)
+	s.Restart.Window = cmp.Or(s.Restart.Window, 5*time.Minute)
+	s.Restart.Then = cmp.Or(s.Restart.Then, Slow)
+	s.Restart.RetryAfter = cmp.Or(s.Restart.RetryAfter, time.Minute)
 	s.Stop.Signal = cmp.Or(s.Stop.Signal, syscall.SIGTERM)
 	s.Stop.Grace = cmp.Or(s.Stop.Grace, 10*time.Second)
 	needs := make([]Need, len(s.Needs))

@@ -62,6 +62,7 @@ type Instance struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	Reason   string    `json:"reason,omitempty"` // why it is in this state: "exit status 1", "needs broker"
+	Status   string    `json:"status,omitempty"` // what it says of itself by STATUS=
 	Log      string    `json:"log"`              // path of its log file
 	RSSBytes int64     `json:"rss_bytes"`
 	CPU      float64   `json:"cpu_seconds"`

@@ -12,6 +12,7 @@ import (
 type entry struct {
 	status.Instance
 	service   string
+	run       string // of its process; empty when none lives
 	hash      string // of what runs, or of what will
 	hot       string
 	alive     bool

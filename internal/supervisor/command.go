@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"reflect"
 
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
@@ -26,6 +27,7 @@ type command struct {
 	keep    bool      // of verbStop: a person wants it, so the next supervisor is to know
 	taken   chan struct{}
 	falls   uint64 // set by the owner: how often the instance had fallen before
+	waits   string // set by the owner of a restarted instance that waited, and still does: for what
 }
 
 // send gives c to o and waits until it is taken.
@@ -70,7 +72,11 @@ func (o *owner) obey(ctx context.Context, c *command) {
 			o.replace(ctx)
 			return
 		}
+		waited := o.shown.State == status.Pending && o.goal == goalRun
 		o.start(ctx)
+		if waited && o.shown.State == status.Pending {
+			c.waits = o.shown.Reason
+		}
 	case verbStop:
 		o.goal = goalStop
 		if c.keep && o.proc.Run != "" {
@@ -109,6 +115,7 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 	case !o.changed():
 		o.update(ctx)
 	case state == status.Stopping:
+		o.again = o.again || o.self && o.goal == goalRun // it stops as it used to be
 		o.show(ctx, state, o.shown.Reason)
 	case state == status.Ready:
 		o.rolling = true
@@ -124,10 +131,10 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 
 // update takes over the hot part of want while the process runs on.
 func (o *owner) update(ctx context.Context) {
-	old := o.live.Health
+	health, liveness := o.live.Health, o.live.Liveness
 	o.live, o.rolling = o.want, false
 	state := o.shown.State
-	same := old == o.live.Health || old != nil && o.live.Health != nil && *old == *o.live.Health
+	same := reflect.DeepEqual(health, o.live.Health) && reflect.DeepEqual(liveness, o.live.Liveness)
 	switch {
 	case state == status.Ready && !same:
 		o.watch(ctx) // ready until the new probe says otherwise
@@ -144,7 +151,7 @@ func (o *owner) update(ctx context.Context) {
 // start makes it run as soon as it can.
 func (o *owner) start(ctx context.Context) {
 	o.goal = goalRun
-	o.backoff.reset()
+	o.backoff.forgive()
 	if o.alive {
 		if o.shown.State == status.Stopping {
 			o.again = true
@@ -166,6 +173,7 @@ func (o *owner) rest(ctx context.Context) {
 		o.halt(ctx, "asked to stop")
 	case o.shown.State != status.Exited:
 		o.timer.Stop()
+		o.unstore(ctx)
 		o.show(ctx, status.Stopped, "")
 	}
 }
@@ -173,7 +181,7 @@ func (o *owner) rest(ctx context.Context) {
 // replace ends the process to start what is wanted in its place.
 func (o *owner) replace(ctx context.Context) {
 	o.again, o.verdict, o.rolling = true, "", false
-	o.backoff.reset()
+	o.backoff.forgive()
 	if o.shown.State != status.Stopping {
 		o.halt(ctx, "restarts")
 	}

@@ -29,7 +29,8 @@ func (s *Supervisor) Start(ctx context.Context, name string) error {
 	return together(targets, func(spec plan.Spec) error { return s.bringUp(ctx, verbStart, spec) })
 }
 
-// Restart stops an instance and starts it again, as Start does; one that is stopped is started. The instances of a
+// Restart stops an instance and starts it again, as Start does; one that is stopped is started, and for
+// one that waits for another service there is nothing to restart: the fault supervisor/waits says so at once. The instances of a
 // service are restarted one after the other, each when the one before is ready; the first that does not get there ends
 // the restart, and the rest is left as it is.
 func (s *Supervisor) Restart(ctx context.Context, name string) error {
@@ -118,6 +119,12 @@ func (s *Supervisor) bringUp(ctx context.Context, v verb, spec plan.Spec) error 
 	c := &command{verb: v, spec: spec}
 	if err := s.send(ctx, o, c); err != nil {
 		return err
+	}
+	if c.waits != "" {
+		return &fault.Error{
+			Code: "supervisor/waits", What: fmt.Sprintf("%s does not run, it waits: %s", spec.Name, c.waits),
+			Fix: "nothing: it starts by itself once that is met; see hozo status",
+		}
 	}
 	var result error
 	err := s.until(ctx, func() bool {

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,6 +18,8 @@ import (
 const (
 	labelHash     = "hash"     // Spec.Hash of what it was started as
 	labelRestarts = "restarts" // how often it had been restarted
+	labelBackoff  = "backoff"  // what its falls before have earned it
+	labelNeeded   = "needed"   // runs of what it starts again after
 )
 
 // unhealthyTimes is how many times Health.Failures an unready instance may miss before it counts as crashed: long
@@ -31,7 +34,9 @@ func (o *owner) begin(ctx context.Context) {
 	}
 	o.gen++
 	o.live, o.hash = o.want, o.want.Hash()
-	o.rolling, o.fine, o.found = false, false, false
+	o.rolling, o.fine, o.found, o.self = false, false, false, false
+	o.needed = o.board.runs(o.want.Needs)
+	o.backoff.started(o.live.Restart, keeper.Monotonic())
 	_ = o.keeper.Forget(ctx, o.name) // there may be no record; one that is in the way makes the spawn fail
 	p, err := o.keeper.Spawn(ctx, o.request())
 	if ctx.Err() != nil {
@@ -52,11 +57,25 @@ func (o *owner) request() keeper.Spawn {
 	for i, l := range s.Listen {
 		listen[i] = s.Socket(l)
 	}
+	needed := ""
+	if len(o.needed) > 0 {
+		text, err := json.Marshal(o.needed)
+		if err != nil {
+			panic("supervisor: internal error: names that JSON cannot hold: " + err.Error())
+		}
+		needed = string(text)
+	}
+	line := ""
+	if s.Health != nil {
+		line = s.Health.Log
+	}
 	return keeper.Spawn{
 		Name: s.Name, Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
-		Listen: listen, Notify: s.Notify || s.Health != nil && s.Health.Notify,
-		Log:    keeper.Log{Path: s.Log.Path, MaxBytes: s.Log.MaxBytes, Keep: s.Log.Keep},
-		Labels: map[string]string{labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts)},
+		Listen: listen, Notify: s.Notify || s.Watchdog > 0 || s.Health != nil && s.Health.Notify, Watchdog: s.Watchdog, ReadyLine: line,
+		Log: keeper.Log{Path: s.Log.Path, MaxBytes: s.Log.MaxBytes, Keep: s.Log.Keep},
+		Labels: map[string]string{
+			labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
+		},
 	}
 }
 
@@ -65,13 +84,17 @@ func (o *owner) request() keeper.Spawn {
 func (o *owner) refused(ctx context.Context, err error) {
 	f, ok := fault.As(err)
 	if !ok || f.Fix == "" {
-		o.fall(ctx, "start: "+err.Error(), 0)
+		o.fall(ctx, "start: "+err.Error(), keeper.Monotonic(), 0)
 		return
 	}
 	o.falls++
 	o.show(ctx, status.Failed, explain(f))
-	if o.live.Restart.Policy != plan.Never {
-		o.timer.Reset(strayed(o.live.Restart.Max, random()))
+	r := o.live.Restart
+	if r.Policy == plan.Never {
+		return
+	}
+	if a := o.backoff.fell(r, keeper.Monotonic(), 0, random()); !a.never {
+		o.timer.Reset(max(a.after, strayed(r.Max, random())))
 	}
 }
 
@@ -79,29 +102,54 @@ func (o *owner) refused(ctx context.Context, err error) {
 func (o *owner) up(ctx context.Context) {
 	h := o.live.Health
 	o.watch(ctx)
-	if h == nil || h.Notify && o.proc.Ready {
+	if h == nil || o.hasSaidReady() {
 		o.able(ctx)
-		return
+	} else {
+		o.show(ctx, status.Starting, "")
+		o.await(h.Grace)
 	}
-	o.show(ctx, status.Starting, "")
-	o.timer.Reset(h.Grace)
+	if o.proc.Said.Stopping {
+		o.leaves(ctx) // it has said so while nobody watched
+	}
 }
 
-// able shows that the process can work.
+// hasSaidReady says whether the process has given the sign that its health waits for.
+func (o *owner) hasSaidReady() bool {
+	h := o.live.Health
+	return h != nil && (h.Notify && o.proc.Ready || h.Log != "" && o.proc.Line)
+}
+
+// able shows that the process can work, and expects its pings from now on.
 func (o *owner) able(ctx context.Context) {
 	o.timer.Stop()
+	o.guard()
 	reason := ""
-	if o.rolling {
+	switch {
+	case o.rolling:
 		reason = "changed, waits for its turn to restart"
+	case o.proc.Said.Reloading:
+		reason = "reloading"
 	}
 	o.show(ctx, status.Ready, reason)
 }
 
 // watch starts to probe the process by what is wanted now.
 func (o *owner) watch(ctx context.Context) {
-	o.misses, o.lastErr = 0, nil
 	o.probe.stop()
-	o.probe = startProbe(ctx, resolved(o.live.Health, o.live, o.sockets.addresses()))
+	o.pulse.stop()
+	o.hits, o.misses, o.lastErr, o.ails, o.lived = 0, 0, nil, 0, false
+	bound := o.sockets.addresses()
+	o.probe = startProbe(ctx, resolved(o.live.Health, o.live, bound), o.live)
+	o.pulse = startProbe(ctx, resolved(o.live.Liveness, o.live, bound), o.live)
+}
+
+// unwatch ends every probe of the process, and waits for them.
+func (o *owner) unwatch() {
+	o.probe.stop()
+	o.pulse.stop()
+	o.probe, o.pulse = nil, nil
+	o.dog.Stop()
+	o.guarded = 0
 }
 
 // hear takes in the keeper's word on the process.
@@ -109,37 +157,66 @@ func (o *owner) hear(ctx context.Context, p keeper.Process) {
 	if !o.alive || p.Run != o.proc.Run {
 		return // an earlier incarnation
 	}
+	before := o.proc
 	o.proc = p
 	if p.Exit != nil {
 		o.ended(ctx)
 		return
 	}
-	if h := o.live.Health; h != nil && h.Notify && p.Ready && o.shown.State == status.Starting {
+	o.prolong()
+	state := o.shown.State
+	switch {
+	case state == status.Stopping:
+		o.show(ctx, state, o.shown.Reason)
+	case p.Said.Stopping:
+		o.leaves(ctx)
+	case p.Said.Trigger && !before.Said.Trigger:
+		o.abort(ctx, "it reports itself broken (WATCHDOG=trigger)")
+	case state == status.Starting && o.hasSaidReady(), state == status.Ready:
 		o.able(ctx)
+	default:
+		o.show(ctx, state, o.shown.Reason)
 	}
 }
 
-// probed takes in the result of a probe.
+// probed takes in the result of a probe of its health.
 func (o *owner) probed(ctx context.Context, err error) {
 	h, state := o.live.Health, o.shown.State
 	if err == nil {
 		o.misses = 0
-		if state == status.Starting || state == status.Unready {
+		o.hits++
+		if o.hits >= h.Successes && (state == status.Starting || state == status.Unready) {
 			o.able(ctx)
 		}
 		return
 	}
+	o.hits = 0
 	o.misses++
-	if errors.Is(err, errNotNow) {
+	if errors.Is(err, errNotNow) || errors.Is(err, errNotServing) {
 		o.misses = min(o.misses, h.Failures) // unready, and for as long as it says so
 	}
 	o.lastErr = err
 	switch {
 	case state == status.Starting: // the timer decides
-	case o.misses >= h.Failures*(1+unhealthyTimes):
+	case o.live.Liveness == nil && o.misses >= h.Failures*(1+unhealthyTimes):
 		o.condemn(ctx, fmt.Sprintf("unhealthy %d times in a row: %v", o.misses, err))
 	case o.misses == h.Failures && state != status.Unready:
 		o.show(ctx, status.Unready, err.Error())
+	}
+}
+
+// felt takes in the result of a probe of its liveness.
+func (o *owner) felt(ctx context.Context, err error) {
+	h := o.live.Liveness
+	if err == nil {
+		o.ails, o.lived = 0, true
+		return
+	}
+	if !o.lived && keeper.Monotonic() < o.proc.Since+h.Grace {
+		return // it may still be on its way up
+	}
+	if o.ails++; o.ails >= h.Failures {
+		o.condemn(ctx, fmt.Sprintf("not alive %d times in a row: %v", o.ails, err))
 	}
 }
 
@@ -147,7 +224,7 @@ func (o *owner) probed(ctx context.Context, err error) {
 func (o *owner) expired(ctx context.Context) {
 	switch o.shown.State {
 	case status.Starting:
-		reason := fmt.Sprintf("not ready within %s", o.live.Health.Grace)
+		reason := fmt.Sprintf("not ready within %s", brief(o.live.Health.Grace))
 		if o.lastErr != nil {
 			reason += ": " + o.lastErr.Error()
 		}

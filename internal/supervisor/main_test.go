@@ -32,6 +32,11 @@ func TestMain(m *testing.M) {
 			"failing":          func([]string) error { return errors.New("failing as told") },
 			"web":              func(args []string) error { return serveHealth(args[0]) },
 			"notifier":         notifier,
+			"gated":            gated,
+			"check":            func(args []string) error { return check(args) },
+			"rpc":              rpc,
+			"store":            func(args []string) error { return store(args[0]) },
+			"talker":           func([]string) error { return talker() },
 		}
 		if role := roles[os.Args[1]]; role != nil {
 			if err := role(os.Args[2:]); err != nil {
@@ -105,6 +110,14 @@ func stubborn(pidFile string) error {
 		}
 	}
 	select {}
+}
+
+// gated runs like a sleeper if the file args[1] is there, else it fails.
+func gated(args []string) error {
+	if _, err := os.Stat(args[1]); err != nil {
+		return err
+	}
+	return sleeper(args[0])
 }
 
 func exit(code string) error {

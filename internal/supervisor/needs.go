@@ -1,7 +1,9 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
+	"slices"
 
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
@@ -35,6 +37,54 @@ func meets(e entry, condition string) bool {
 	default:
 		return e.State == status.Ready
 	}
+}
+
+// runs returns the run of each instance that lives of the services after whose restart one that has needs starts again.
+func (b *board) runs(needs []plan.Need) map[string]string {
+	var runs map[string]string
+	for _, n := range needs {
+		if !n.Restart {
+			continue
+		}
+		if runs == nil {
+			runs = make(map[string]string)
+		}
+		for _, e := range b.service(n.Service) {
+			if e.run != "" {
+				runs[e.Name] = e.run
+			}
+		}
+	}
+	return runs
+}
+
+// follow starts the process again once what it needs so has been started again and is as it needs it. An instance that
+// has come or gone since, as by a change of scale, is no restart.
+func (o *owner) follow(ctx context.Context) {
+	var needs []plan.Need
+	for _, n := range o.want.Needs {
+		if n.Restart {
+			needs = append(needs, n)
+		}
+	}
+	if o.board.unmet(needs) != "" {
+		return
+	}
+	for name, run := range o.board.runs(needs) {
+		if before := o.needed[name]; before != "" && before != run {
+			o.again, o.rolling = true, false
+			o.halt(ctx, "restarts, as "+name+" has")
+			return
+		}
+	}
+	// What is new counts from now on.
+	o.needed = o.board.runs(needs)
+}
+
+// follows says whether the process starts again after another one.
+func (o *owner) follows() bool {
+	return o.alive && o.goal == goalRun && o.shown.State != status.Stopping &&
+		slices.ContainsFunc(o.want.Needs, func(n plan.Need) bool { return n.Restart })
 }
 
 // myTurn says whether a changed instance may be restarted: each instance of a service before it has been, and can work

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"time"
 
@@ -51,11 +52,23 @@ type owner struct {
 	again   bool   // start again once the process has ended, because somebody asked for it
 	verdict string // why the supervisor itself ends the process: it counts as a crash
 	rolling bool   // want waits for its turn
+	self    bool   // the process stops by its own word
 	backoff backoff
+
 	probe   *probe
-	misses  int         // failed probes in a row
-	lastErr error       // of the last failed probe
-	timer   *time.Timer // ends the present state: Starting, Backoff, Failed or Stopping
+	hits    int   // successful probes in a row
+	misses  int   // failed probes in a row
+	lastErr error // of the last failed probe
+	pulse   *probe
+	ails    int  // failed liveness probes in a row
+	lived   bool // a liveness probe has succeeded
+
+	timer    *time.Timer       // ends the present state: Starting, Backoff, Failed or Stopping
+	deadline time.Duration     // when it does, by keeper.Monotonic, if the process may ask for more time; else 0
+	granted  time.Duration     // how long a stopping process was given
+	dog      *time.Timer       // looks whether the process has pinged its watchdog
+	guarded  time.Duration     // since when it has to, by keeper.Monotonic; 0: it has not
+	needed   map[string]string // run of each instance after whose restart it starts again, too
 }
 
 // newOwner returns the owner of an instance that is wanted as spec, or blocked from it; found is the keeper's record of
@@ -66,13 +79,15 @@ func (s *Supervisor) newOwner(spec plan.Spec, blocked string, found *keeper.Proc
 		log:      s.log.With("instance", spec.Name),
 		commands: make(chan *command), inbox: newInbox(), done: make(chan struct{}),
 		want: spec, live: spec, blocked: blocked,
-		timer: time.NewTimer(0),
+		timer: time.NewTimer(0), dog: time.NewTimer(0),
 	}
 	o.timer.Stop() // since Go 1.23 a stopped timer never yields
+	o.dog.Stop()
 	if found != nil {
 		o.proc, o.hash, o.alive, o.gen = *found, found.Labels[labelHash], found.Exit == nil, 1
 		o.found = o.alive
-		o.shown.Restarts = restartsOf(found.Labels)
+		o.shown.Restarts, o.backoff = restartsOf(found.Labels), backoffOf(found.Labels[labelBackoff])
+		_ = json.Unmarshal([]byte(found.Labels[labelNeeded]), &o.needed) // without it, what it needs counts from now on
 		if !o.changed() && s.marks.has(spec.Name, found.Run) {
 			o.goal = goalStop
 		}
@@ -102,7 +117,7 @@ func (o *owner) first(ctx context.Context) {
 // run owns the instance until it is removed or ctx is done; then the process, if any, runs on.
 func (o *owner) run(ctx context.Context) {
 	defer close(o.done)
-	defer func() { o.probe.stop() }()
+	defer o.unwatch()
 	defer o.timer.Stop()
 
 	o.enter(ctx)
@@ -114,6 +129,7 @@ func (o *owner) run(ctx context.Context) {
 			o.look(ctx)
 		}
 		if o.goal == goalRemove && !o.alive {
+			o.unstore(ctx)
 			_ = o.keeper.Forget(ctx, o.name) // a record that stays does no harm: nothing runs under it
 			o.board.remove(o.name)
 			o.removed = true
@@ -132,8 +148,12 @@ func (o *owner) run(ctx context.Context) {
 			}
 		case err := <-o.probe.result():
 			o.probed(ctx, err)
+		case err := <-o.pulse.result():
+			o.felt(ctx, err)
 		case <-o.timer.C:
 			o.expired(ctx)
+		case <-o.dog.C:
+			o.barked(ctx)
 		case <-changed:
 		}
 	}
@@ -148,7 +168,7 @@ func (o *owner) enter(ctx context.Context) {
 		o.show(ctx, status.Stopped, describe(*o.proc.Exit))
 	case o.alive && o.changed():
 		// Nobody knows how the old shape is probed. It counts as able to work until its turn comes.
-		o.live.Health = nil
+		o.live.Health, o.live.Liveness = nil, nil
 		o.rolling = o.replaceable()
 		o.up(ctx)
 	case o.alive:
@@ -163,13 +183,16 @@ func (o *owner) enter(ctx context.Context) {
 
 // waits says whether the instance waits for a change of another one.
 func (o *owner) waits() bool {
-	return o.shown.State == status.Pending && o.goal == goalRun || o.rolling
+	return o.shown.State == status.Pending && o.goal == goalRun || o.rolling || o.follows()
 }
 
 // look goes on with what waits for others: a start for its needs, a change for its turn.
 func (o *owner) look(ctx context.Context) {
 	if o.shown.State == status.Pending && o.goal == goalRun {
 		o.begin(ctx)
+	}
+	if o.follows() {
+		o.follow(ctx)
 	}
 	if o.rolling && o.board.myTurn(o.want.Service, o.name) {
 		o.replace(ctx)
@@ -187,7 +210,8 @@ func (o *owner) show(ctx context.Context, state status.State, reason string) {
 		hash:      o.want.Hash(), hot: o.want.HotHash(),
 	}
 	if o.alive {
-		e.PID, e.hash, e.Log = o.proc.PID, o.hash, o.live.Log.Path
+		e.run = o.proc.Run
+		e.PID, e.hash, e.Log, e.Status = o.proc.PID, o.hash, o.live.Log.Path, o.proc.Status
 	}
 	if state != o.shown.State {
 		e.Since = time.Now()

@@ -25,15 +25,15 @@ type probe struct {
 	wg      sync.WaitGroup
 }
 
-// startProbe returns a probe of a process by h, or nil when h says nothing that can be asked. READY=1 is not
-// asked for: it comes from the keeper, see owner.hear.
-func startProbe(ctx context.Context, h *plan.Health) *probe {
-	if h == nil || h.Notify || h.HTTP == "" && h.TCP == "" {
+// startProbe returns a probe of the process of s by h, or nil when h says nothing that can be asked. READY=1 and lines
+// of output are not asked for: they come from the keeper, see owner.hear.
+func startProbe(ctx context.Context, h *plan.Health, s plan.Spec) *probe {
+	if h == nil || h.HTTP == "" && h.TCP == "" && len(h.Exec) == 0 && h.GRPC == "" {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &probe{results: make(chan error), cancel: cancel}
-	p.wg.Go(func() { p.run(ctx, *h) })
+	p.wg.Go(func() { p.run(ctx, *h, s) })
 	return p
 }
 
@@ -53,8 +53,8 @@ func (p *probe) result() <-chan error {
 	return p.results
 }
 
-func (p *probe) run(ctx context.Context, h plan.Health) {
-	ask := prober(h)
+func (p *probe) run(ctx context.Context, h plan.Health, s plan.Spec) {
+	ask := prober(h, s)
 	pause := min(firstProbes, h.Interval)
 	up := false
 	for {
@@ -84,29 +84,39 @@ func once(ctx context.Context, timeout time.Duration, ask func(context.Context) 
 	defer cancel()
 	err := ask(ctx)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("no answer within %s", timeout)
+		return fmt.Errorf("no answer within %s", brief(timeout))
 	}
 	return err
 }
 
-func prober(h plan.Health) func(context.Context) error {
-	if h.HTTP == "" {
+func prober(h plan.Health, s plan.Spec) func(context.Context) error {
+	switch {
+	case h.TCP != "":
 		return func(ctx context.Context) error { return askTCP(ctx, h.TCP) }
+	case len(h.Exec) > 0:
+		return func(ctx context.Context) error { return askExec(ctx, h.Exec, s) }
+	case h.GRPC != "":
+		return func(ctx context.Context) error { return askGRPC(ctx, h) }
 	}
-	var dialer net.Dialer
 	client := &http.Client{
 		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				if h.Unix != "" {
-					return dialer.DialContext(ctx, "unix", h.Unix)
-				}
-				return dialer.DialContext(ctx, network, address)
-			},
+			DialContext:       dialer(h),
 			DisableKeepAlives: true, // a kept connection would pin the probe to what used to be there
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return func(ctx context.Context) error { return askHTTP(ctx, client, h.HTTP) }
+}
+
+// dialer connects to what h asks over: its unix socket, if it has one.
+func dialer(h plan.Health) func(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if h.Unix != "" {
+			return d.DialContext(ctx, "unix", h.Unix)
+		}
+		return d.DialContext(ctx, network, address)
+	}
 }
 
 func askTCP(ctx context.Context, address string) error {
@@ -120,7 +130,10 @@ func askTCP(ctx context.Context, address string) error {
 
 // errNotNow is the answer of a process that works and says that it cannot serve at the moment, most often because what
 // it leans on is away. A restart would not bring that back.
-var errNotNow = errors.New("503 Service Unavailable")
+var (
+	errNotNow     = errors.New("503 Service Unavailable")
+	errNotServing = errors.New("NOT_SERVING") // gRPC's word for it
+)
 
 func askHTTP(ctx context.Context, client *http.Client, target string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
@@ -159,6 +172,9 @@ func resolved(h *plan.Health, s plan.Spec, bound map[string]string) *plan.Health
 		}
 		if r.TCP == l.Address {
 			r.TCP = address
+		}
+		if r.GRPC == l.Address {
+			r.GRPC = address
 		}
 		if u, err := url.Parse(r.HTTP); err == nil && r.HTTP != "" && u.Host == l.Address {
 			u.Host = address

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,12 +17,14 @@ import (
 // ended goes on from a process that is gone.
 func (o *owner) ended(ctx context.Context) {
 	exit := *o.proc.Exit
-	asked, again, verdict := o.shown.State == status.Stopping, o.again, o.verdict
-	o.alive, o.again, o.rolling, o.verdict = false, false, false, ""
+	asked, again, verdict := o.shown.State == status.Stopping && !o.self, o.again, o.verdict
+	o.alive, o.again, o.rolling, o.verdict, o.self = false, false, false, "", false
 	o.timer.Stop()
-	o.probe.stop()
-	o.probe = nil
-	up := exit.Time.Sub(o.proc.Started)
+	o.unwatch()
+	at, up := exit.At, exit.At-o.proc.Since
+	if exit.At == 0 || o.proc.Since == 0 { // the record of a keeper that did not know Monotonic yet
+		at, up = keeper.Monotonic(), exit.Time.Sub(o.proc.Started)
+	}
 	policy := o.want.Restart.Policy
 	switch {
 	case len(exit.Survivors) > 0 && o.goal != goalRemove:
@@ -29,32 +32,56 @@ func (o *owner) ended(ctx context.Context) {
 		o.falls++
 		o.show(ctx, status.Failed, fmt.Sprintf("processes %v of it outlive a kill; end them, then start %s", exit.Survivors, o.name))
 	case o.goal != goalRun:
+		o.unstore(ctx)
 		o.show(ctx, status.Stopped, describe(exit))
 	case again:
 		o.begin(ctx)
 	case verdict != "":
-		o.fall(ctx, verdict, up)
+		o.fall(ctx, verdict, at, up)
 	case asked:
 		o.begin(ctx)
 	case exit.Code == 0 && exit.Signal == 0 && policy != plan.Always:
 		o.fine = true
 		o.show(ctx, status.Exited, describe(exit))
 	default:
-		o.fall(ctx, describe(exit), up)
+		o.fall(ctx, describe(exit), at, up)
 	}
 	o.board.rolled(o.name)
 }
 
-// fall handles a crash after a run that lasted up.
-func (o *owner) fall(ctx context.Context, reason string, up time.Duration) {
+// fall handles a crash at a moment of keeper.Monotonic, after a run that lasted up.
+func (o *owner) fall(ctx context.Context, reason string, at, up time.Duration) {
 	o.falls++
 	r := o.want.Restart
 	if r.Policy == plan.Never {
 		o.show(ctx, status.Exited, reason)
 		return
 	}
-	o.show(ctx, status.Backoff, reason)
-	o.timer.Reset(o.backoff.wait(r, up, random()))
+	// Counted from the crash, which may be long past when nobody watched.
+	switch a := o.backoff.fell(r, at, up, random()); {
+	case a.never:
+		o.show(ctx, status.Failed, fmt.Sprintf("%s; given up after %s, until hozo start %s", reason, budget(r), o.name))
+	case a.spent:
+		o.show(ctx, status.Failed, fmt.Sprintf("%s; after %s it is tried every %s", reason, budget(r), brief(r.RetryAfter)))
+		o.timer.Reset(max(0, at+a.after-keeper.Monotonic()))
+	default:
+		o.show(ctx, status.Backoff, reason)
+		o.timer.Reset(max(0, at+a.after-keeper.Monotonic()))
+	}
+}
+
+func budget(r plan.Restart) string { return fmt.Sprintf("%d starts in %s", r.Budget, brief(r.Window)) }
+
+// brief is d without the zeros that String puts at its end: 5m, not 5m0s.
+func brief(d time.Duration) string {
+	s := d.String()
+	if t, ok := strings.CutSuffix(s, "m0s"); ok {
+		s = t + "m"
+	}
+	if t, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = t + "h"
+	}
+	return s
 }
 
 // describe says how a process ended: "exit status 1", "ended by SIGKILL".

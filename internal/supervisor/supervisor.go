@@ -32,6 +32,7 @@ type Keeper interface {
 	Forget(ctx context.Context, name string) error
 	Listen(ctx context.Context, l keeper.Listen) (keeper.Socket, error)
 	Unlisten(ctx context.Context, name string) error
+	Unstore(ctx context.Context, name string) error
 	Events(ctx context.Context) (<-chan keeper.Event, error)
 	Done() <-chan struct{} // closed when the connection is lost
 }

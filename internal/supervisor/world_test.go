@@ -81,7 +81,7 @@ func (w *world) spec(name, role string, args ...string) plan.Spec {
 	service, _, _ := strings.Cut(name, ".")
 	return plan.Spec{
 		Name: name, Service: service, Argv: append([]string{w.self, role}, args...), Dir: w.dir, Env: []string{quickExit},
-		Restart: plan.Restart{Delay: 10 * time.Millisecond, Max: 50 * time.Millisecond, Reset: time.Minute},
+		Restart: plan.Restart{Delay: 10 * time.Millisecond, Max: 50 * time.Millisecond, Reset: time.Minute, Budget: 1000},
 		Stop:    plan.Stop{Grace: 10 * time.Second},
 		Log:     plan.Log{Path: w.path(name + ".log"), MaxBytes: 1 << 20, Keep: 1},
 	}
@@ -200,21 +200,30 @@ func (v *watched) told(name string) []supervisor.Event {
 	return of
 }
 
-// appears waits for a file that another process writes; there is no event to wait on.
+// appears waits for a file that another process writes.
 func appears(t failer, path string) string {
+	t.Helper()
+	var content []byte
+	waitFor(t, path+" to appear", func() bool {
+		var err error
+		content, err = os.ReadFile(path)
+		return err == nil && len(content) > 0
+	})
+	return string(content)
+}
+
+// waitFor waits for something in another process that sends no event.
+func waitFor(t failer, what string, done func() bool) {
 	t.Helper()
 	ctx, cancel := patient()
 	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for {
-		if content, err := os.ReadFile(path); err == nil && len(content) > 0 {
-			return string(content)
-		}
+	for !done() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatalf("%s does not appear", path)
+			t.Fatalf("waited too long for %s", what)
 		}
 	}
 }
