@@ -76,9 +76,13 @@ func playReuse(args []string) int {
 		// The service loses its parent, so that this init is the one to reap it.
 		signal(hello.PID, syscall.SIGKILL)
 		k.await("another keeper", func() bool { hello, err = k.hello(); return err == nil })
-		signal(hello.Standby, syscall.SIGKILL)
+		lost := hello.Standby
+		signal(lost, syscall.SIGKILL)
 		_ = first.Wait() // killed
-		k.await("the last keeper", func() bool { hello, err = k.hello(); return err == nil })
+		k.await("the last keeper", func() bool {
+			hello, err = k.hello()
+			return err == nil && hello.Standby != lost && hello.Standby != 0
+		})
 		signal(hello.PID, syscall.SIGSTOP) // it sees nothing
 	} else {
 		for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
