@@ -29,6 +29,7 @@ type Keeper struct {
 	hello    Hello
 	null     *os.File
 	notifier *notifier
+	logs     *logs
 
 	mu       sync.Mutex // also held over fork and over reaping, so no wait status is lost or stolen
 	stopping bool
@@ -46,7 +47,7 @@ func New(cfg Config) (*Keeper, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Keeper{
+	k := &Keeper{
 		cfg:      cfg,
 		log:      cfg.Logger,
 		ready:    make(chan struct{}),
@@ -57,7 +58,9 @@ func New(cfg Config) (*Keeper, error) {
 		sockets:  map[string]*socket{},
 		conns:    map[*conn]bool{},
 		watchers: map[*conn]bool{},
-	}, nil
+	}
+	k.logs = newLogs(k.log, k.wg.Go)
+	return k, nil
 }
 
 // Ready returns a channel that is closed when the keeper answers on its socket.
@@ -131,6 +134,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	close(ended)
 	err = errors.Join(listener.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), state.release())
 	k.abandonOutputs()
+	k.logs.end()
 	k.closeConns() // last: its end tells clients that everything is gone, and a new keeper may start
 	base.Wait()    // first, for it adds to wg
 	k.wg.Wait()

@@ -201,6 +201,10 @@ func TestSpawnFaultsNameTheReason(t *testing.T) {
 		return func(s *keeper.Spawn) { s.Argv = []string{path} }
 	}
 	stranger := uint32(3_999_999_999)
+	fifo := dir + "/fifo"
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		code   string
 		change func(*keeper.Spawn)
@@ -216,6 +220,10 @@ func TestSpawnFaultsNameTheReason(t *testing.T) {
 		{"keeper/unknown-user", func(s *keeper.Spawn) { s.UID = &stranger }},
 		{"keeper/no-socket", func(s *keeper.Spawn) { s.Listen = []string{"none"} }},
 		{"keeper/log", func(s *keeper.Spawn) { s.Log.Path = dir }},
+		{"keeper/log", func(s *keeper.Spawn) { s.Log.Path = fifo }},
+		{"keeper/log", func(s *keeper.Spawn) { s.Log.Path = dir + "/plain/x.log" }},
+		{"keeper/bad-request", func(s *keeper.Spawn) { s.Log.Age = -1 }},
+		{"keeper/bad-request", func(s *keeper.Spawn) { s.Log.Full = "ignore" }},
 		{"keeper/bad-request", func(s *keeper.Spawn) { s.Name = "" }},
 		{"keeper/bad-request", func(s *keeper.Spawn) { s.Name = "two\nlines" }},
 	} {

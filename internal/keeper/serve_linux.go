@@ -47,6 +47,13 @@ func (k *Keeper) do(ctx context.Context, req Request) (Reply, error) {
 		return Reply{Sockets: []Socket{s}}, err
 	case opUnlisten:
 		return Reply{}, k.unlisten(req.Name)
+	case opLog:
+		if req.Log == nil {
+			return Reply{}, missing
+		}
+		return Reply{}, k.setLog(req.Name, *req.Log)
+	case opRotate:
+		return Reply{}, k.rotateLog(req.Name)
 	case opShutdown:
 		k.ask.Do(func() { close(k.asked) })
 		return Reply{}, nil

@@ -88,6 +88,6 @@ func (k *Keeper) endStrays() {
 // abandonOutputs gives up the pipes of processes that could not be ended; nothing else would end their captures.
 func (k *Keeper) abandonOutputs() {
 	for _, r := range k.running() {
-		_ = r.capture.pipe.Close() // read side: nothing to lose
+		r.capture.abandon()
 	}
 }

@@ -125,6 +125,9 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 // update takes over the hot part of want while the process runs on.
 func (o *owner) update(ctx context.Context) {
 	old := o.live.Health
+	if o.live.Log != o.want.Log {
+		o.relog(ctx)
+	}
 	o.live, o.rolling = o.want, false
 	state := o.shown.State
 	same := old == o.live.Health || old != nil && o.live.Health != nil && *old == *o.live.Health
