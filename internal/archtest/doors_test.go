@@ -37,7 +37,8 @@ var doors = map[string][]string{
 
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
-	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
+	"internal/logfile":    {},
+	"internal/keeper":     {"internal/logfile", "fault", "wire", "internal/lifecycle"},
 	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
@@ -47,7 +48,7 @@ var doors = map[string][]string{
 	},
 	"internal/feed": {"wire", "fault"},
 	"internal/cli": {
-		"internal/node", "internal/keeper", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
+		"internal/node", "internal/keeper", "internal/logfile", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
 		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
 	},
 	"cmd/hozo": {"internal/cli"},

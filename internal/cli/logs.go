@@ -1,232 +1,230 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/logfile"
 	"github.com/hozo-dev/hozo/internal/node"
 )
 
+// logsOptions says what of the logs is shown. The zero value is everything there is.
 type logsOptions struct {
 	names  []string // services or instances; empty: all
 	follow bool
-	lines  int // of the past, of each instance
+	tail   bool // show only the last lines of the past
+	lines  int
+	since  time.Time // zero: from the beginning
+	until  time.Time // zero: to the end
+	grep   *regexp.Regexp
+	invert bool
+	times  bool
 }
 
 func newLogs(o *options) *cobra.Command {
 	var opts logsOptions
+	var since, until, grep string
+	var rotate bool
 	cmd := &cobra.Command{
-		Use:               "logs [SERVICE|INSTANCE…]",
-		Short:             "Show the output of services",
+		Use:   "logs [SERVICE|INSTANCE…]",
+		Short: "Show the output of services",
+		Long: `Show the output of services, merged in the order of time: the last 50 lines of each instance, or everything that
+--since, --until and --grep choose. Rotated and compressed logs are read as well, and a log can be read when nothing runs.
+
+Times are those of capture, told to 100 ms (coarser in a file that output flowed into for hours without a pause): a line
+may have been written up to that much later than its time says. A line longer than 64 KiB comes in pieces.`,
+		Example: `  hozo logs -f api             follow all instances of api
+  hozo logs --since 10m        what all services said in the last ten minutes
+  hozo logs api.1 -n 1000 --grep 'error|timeout' --json
+  hozo logs --rotate api       begin new log files now`,
 		ValidArgsFunction: o.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := o.client()
-			if err != nil {
+			opts.names = args
+			if rotate {
+				return o.rotateLogs(cmd.Context(), args)
+			}
+			now := time.Now()
+			var err error
+			if opts.since, err = parseTime(cmd, "since", since, now); err != nil {
 				return err
 			}
-			opts.names = args
-			return o.follow(cmd.Context(), client, opts)
+			if opts.until, err = parseTime(cmd, "until", until, now); err != nil {
+				return err
+			}
+			if grep != "" {
+				if opts.grep, err = regexp.Compile(grep); err != nil {
+					return misuse(cmd, fmt.Errorf("--grep: %w", err))
+				}
+			}
+			switch {
+			case opts.invert && grep == "":
+				return misuse(cmd, fmt.Errorf("--invert-match without --grep"))
+			case opts.follow && until != "":
+				return misuse(cmd, fmt.Errorf("--follow has no end, so --until makes no sense"))
+			case opts.lines < 0:
+				return misuse(cmd, fmt.Errorf("--lines %d is negative", opts.lines))
+			}
+			opts.tail = cmd.Flags().Changed("lines") || since == "" && until == "" && grep == ""
+			return o.showLogs(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVarP(&opts.follow, "follow", "f", false, "go on as more is written")
-	cmd.Flags().IntVarP(&opts.lines, "lines", "n", 50, "lines of the past, of each instance")
+	flags := cmd.Flags()
+	flags.BoolVarP(&opts.follow, "follow", "f", false, "go on as more is written, across rotations and restarts")
+	flags.IntVarP(&opts.lines, "lines", "n", 50, "lines of the past that are looked at, of each instance; all with --since, --until or --grep")
+	flags.StringVar(&since, "since", "", "from a time on: 10m or 2d ago, 2006-01-02T15:04:05Z, '2006-01-02 15:04:05' or 2006-01-02 here")
+	flags.StringVar(&until, "until", "", "up to a time, written as for --since")
+	flags.StringVar(&grep, "grep", "", "lines that match a regular expression")
+	flags.BoolVarP(&opts.invert, "invert-match", "v", false, "lines that do not match --grep")
+	flags.BoolVarP(&opts.times, "timestamps", "t", false, "show the time of each line")
+	flags.BoolVar(&rotate, "rotate", false, "begin a new file of each log instead, at the end of a line")
 	return o.jsonFlag(cmd)
 }
 
-// followed is one log that is being read.
-type followed struct {
-	name, path string
-	file       *os.File
-	rest       []byte // an unfinished line
+// parseTime reads a time, or how long ago it was.
+func parseTime(cmd *cobra.Command, flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	rest, days := text, 0
+	if number, after, found := strings.Cut(text, "d"); found {
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+			rest, days = after, int(n)
+		}
+	}
+	ago, err := time.ParseDuration(rest)
+	if rest == "" && days > 0 {
+		err = nil
+	}
+	if err == nil && ago >= 0 {
+		return now.Add(-ago - time.Duration(days)*24*time.Hour), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, misuse(cmd, fmt.Errorf("--%s: %q is no time: write 10m, 2d, 2006-01-02T15:04:05Z, '2006-01-02 15:04:05' or 2006-01-02", flag, text))
 }
 
-// follow prints the logs of the named services. With opts.follow it goes on until ctx ends, across rotations and
-// restarts and with instances that appear later.
-func (o *options) follow(ctx context.Context, client *node.Client, opts logsOptions) error {
-	logs := map[string]*followed{}
-	defer func() {
-		for _, l := range logs {
-			l.file.Close()
-		}
-	}()
-	if err := o.openLogs(ctx, client, opts, logs, opts.lines); err != nil {
-		return err
+// logOf is the log of an instance.
+type logOf struct{ name, path string }
+
+// findLogs returns the logs that names choose, of services, instances or parts of the platform; all services' without
+// names. When nothing runs it goes by the files.
+func (o *options) findLogs(ctx context.Context, names []string) ([]logOf, error) {
+	state, err := o.stateDir()
+	if err != nil {
+		return nil, err
 	}
-	// A log is read again soon after it grew: 100 ms is below what a person notices.
-	read := time.NewTicker(100 * time.Millisecond)
-	defer read.Stop()
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
-	for {
-		names := make([]string, 0, len(logs))
-		for name := range logs {
-			names = append(names, name)
+	var found []logOf
+	matched := map[string]bool{}
+	consider := func(service, name, path string) {
+		if len(names) > 0 && !slices.Contains(names, service) && !slices.Contains(names, name) {
+			return
 		}
-		slices.Sort(names)
-		for _, name := range names {
-			if err := o.drain(logs[name]); err != nil {
-				return err
+		matched[service], matched[name] = true, true
+		found = append(found, logOf{name, path})
+	}
+	s, err := node.NewClient(state).Status(ctx)
+	switch {
+	case err == nil:
+		for _, service := range s.Services {
+			for _, i := range service.Instances {
+				consider(service.Name, i.Name, i.Log)
 			}
 		}
-		if !opts.follow {
-			return nil
+	case fault.Code(err) == "node/not-running":
+		paths, globErr := filepath.Glob(filepath.Join(state, "logs", "*.log*")) // the log itself may be rotated away
+		if globErr != nil || len(paths) == 0 {
+			return nil, err
 		}
-		select {
-		case <-read.C:
-		case <-look.C:
-			// A node that restarts cannot say what is new; the next look will.
-			_ = o.openLogs(ctx, client, opts, logs, 0)
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		seen := map[string]bool{}
+		for _, path := range paths {
+			name, _, _ := strings.Cut(filepath.Base(path), ".log")
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			path = filepath.Join(state, "logs", name+".log")
+			if i := strings.LastIndexByte(name, '.'); i > 0 {
+				consider(name[:i], name, path)
+			}
 		}
+	default:
+		return nil, err
 	}
+	for _, name := range names {
+		path := filepath.Join(state, "logs", name+".log")
+		if matched[name] {
+			continue
+		}
+		if _, err := os.Stat(path); err == nil && slices.Contains([]string{"broker", "node", "keeper"}, name) {
+			found = append(found, logOf{name, path})
+			continue
+		}
+		return nil, &fault.Error{Code: "logs/unknown", Kind: fault.Misuse, What: "nothing is called " + name, Fix: "`hozo ps` lists the names"}
+	}
+	return found, nil
 }
 
-// openLogs opens the logs that are not open yet, each at the last lines of its past.
-func (o *options) openLogs(ctx context.Context, client *node.Client, opts logsOptions, logs map[string]*followed, lines int) error {
-	s, err := client.Status(ctx)
+// rotateLogs begins new files of the chosen logs.
+func (o *options) rotateLogs(ctx context.Context, names []string) error {
+	logs, err := o.findLogs(ctx, names)
 	if err != nil {
 		return err
 	}
-	matched := false
-	for _, service := range s.Services {
-		for _, i := range service.Instances {
-			if len(opts.names) > 0 && !slices.Contains(opts.names, service.Name) && !slices.Contains(opts.names, i.Name) {
-				continue
-			}
-			matched = true
-			if logs[i.Name] != nil {
-				continue
-			}
-			file, err := os.Open(i.Log)
-			if os.IsNotExist(err) {
-				continue // it has written nothing yet
-			}
-			if err != nil {
-				return fmt.Errorf("open log: %w", err)
-			}
-			if err := seekLines(file, lines); err != nil {
-				file.Close()
-				return fmt.Errorf("read log %s: %w", i.Log, err)
-			}
-			logs[i.Name] = &followed{name: i.Name, path: i.Log, file: file}
-		}
+	state, err := o.stateDir()
+	if err != nil {
+		return err
 	}
-	if !matched && len(opts.names) > 0 {
-		return &fault.Error{Code: "logs/unknown", Kind: fault.Misuse, What: "nothing is called " + strings.Join(opts.names, " or "), Fix: "`hozo ps` lists the names"}
+	client, err := keeper.Dial(ctx, keeper.SocketPath(state))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for _, l := range logs {
+		err := client.Rotate(ctx, l.name)
+		if fault.Code(err) == "keeper/no-process" {
+			continue // it has not been started yet
+		}
+		if err != nil {
+			return fmt.Errorf("rotate log of %s: %w", l.name, err)
+		}
+		o.say("rotated the log of %s", l.name)
 	}
 	return nil
 }
 
-// drain prints what was added to a log, and goes over to the new file when it was rotated.
-func (o *options) drain(l *followed) error {
-	for {
-		if err := o.copyLines(l); err != nil {
-			return err
-		}
-		now, err := os.Stat(l.path)
-		if err != nil {
-			return nil // between rename and create there is no file for a moment
-		}
-		open, err := l.file.Stat()
-		if err != nil {
-			return fmt.Errorf("stat log: %w", err)
-		}
-		if os.SameFile(now, open) {
-			return nil
-		}
-		// What was written between the last read and the rename is still in the old file.
-		if err := o.copyLines(l); err != nil {
-			return err
-		}
-		next, err := os.Open(l.path)
-		if err != nil {
-			return nil // as above
-		}
-		l.file.Close()
-		l.file = next
-	}
-}
-
-func (o *options) copyLines(l *followed) error {
-	r := bufio.NewReaderSize(l.file, 64<<10)
-	for {
-		part, err := r.ReadSlice('\n')
-		l.rest = append(l.rest, part...)
-		// A line longer than maxLogLine is printed in pieces rather than held.
-		if bytes.HasSuffix(l.rest, []byte{'\n'}) || len(l.rest) > maxLogLine {
-			if err := o.printLine(l.name, bytes.TrimRight(l.rest, "\r\n")); err != nil {
-				return err
-			}
-			l.rest = l.rest[:0]
-		}
-		switch err {
-		case nil, bufio.ErrBufferFull:
-		case io.EOF:
-			return nil
-		default:
-			return fmt.Errorf("read log %s: %w", l.path, err)
-		}
-	}
-}
-
-// maxLogLine bounds the memory of one line.
-const maxLogLine = 1 << 20
-
-func (o *options) printLine(name string, line []byte) error {
-	if o.json {
-		return json.NewEncoder(o.env.Stdout).Encode(map[string]string{"instance": name, "line": string(line)})
-	}
-	_, err := fmt.Fprintf(o.env.Stdout, "%s %s\n", newPainter(o.env.Stdout, o.env).dim(fmt.Sprintf("%-12s |", name)), line)
-	return err
-}
-
-// seekLines places file at the start of its last n lines.
-func seekLines(file *os.File, n int) error {
-	end, err := file.Seek(0, io.SeekEnd)
-	if err != nil || n <= 0 {
-		return err
-	}
-	// 64 KiB hold 50 long lines; whoever asks for more than fits gets what fits.
-	back := min(end, int64(n)*1300)
-	buf := make([]byte, back)
-	if _, err := file.ReadAt(buf, end-back); err != nil && err != io.EOF {
-		return err
-	}
-	at := len(bytes.TrimSuffix(buf, []byte{'\n'}))
-	for range n {
-		if at = bytes.LastIndexByte(buf[:max(at, 0)], '\n'); at < 0 {
-			break
-		}
-	}
-	_, err = file.Seek(end-back+int64(at+1), io.SeekStart)
-	return err
-}
-
-// tailFile returns the last n lines of the file at path, or "" when it cannot be read.
+// tailFile returns the last n lines of the log at path, or "" when it cannot be read.
 func tailFile(path string, n int) string {
-	file, err := os.Open(path)
+	r, err := logfile.NewReader(path)
 	if err != nil {
 		return ""
 	}
-	defer file.Close()
-	if err := seekLines(file, n); err != nil {
+	defer r.Close()
+	if err := r.Tail(n); err != nil {
 		return ""
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxLogLine))
-	if err != nil {
-		return ""
+	var lines []string
+	for {
+		line, ok, err := r.Next()
+		if !ok && err == nil {
+			line, ok = r.Rest()
+		}
+		if !ok {
+			return strings.Join(lines, "\n")
+		}
+		lines = append(lines, string(line.Text))
 	}
-	return tail(string(data), n)
 }

@@ -64,7 +64,7 @@ When the project is running already, up brings it to what the manifest says now:
 				err = o.ps(ctx)
 			}
 			if err == nil {
-				err = o.follow(ctx, client, logsOptions{follow: true})
+				err = o.showLogs(ctx, logsOptions{follow: true, tail: true})
 			}
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downPatience)
 			defer cancel()

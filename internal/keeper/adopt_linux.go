@@ -170,7 +170,7 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 		ended: h.Ended, exit: h.Exit, pidfd: -1, done: make(chan struct{}),
 	}
 	r.tree = newTree(r.run, identity{r.pid, r.start})
-	r.capture = resumeCapture(h.Spec.Log, k.log.With("process", h.Spec.Name))
+	r.capture = resumeCapture(h.Spec.Log, k.log.With("process", h.Spec.Name), k.logs)
 	r.capture.dropped.Store(h.Dropped)
 	k.records[h.Spec.Name] = r
 	if h.Exit != nil {

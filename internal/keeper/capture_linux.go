@@ -1,57 +1,93 @@
 package keeper
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hozo-dev/hozo/internal/logfile"
 )
 
-const (
-	// captureBytes is the buffer of one process: the size of a pipe, so that one read empties it.
-	captureBytes = 64 << 10
-	// logRetry is how long after a failed write the log is tried again.
-	logRetry = time.Second
-)
+// abandonTime is how long a capture that is given up may still be in a write before it is left to itself.
+const abandonTime = time.Second
 
-// capture copies the output of one process into its log. It never stops reading: when the log cannot be written the
-// bytes are counted and dropped, so a full disk does not stop a service.
+// capture moves the output of one process into its log. The bytes go from the pipe to the file inside the kernel, so at
+// every instant each byte is in one of the two: whoever opens the log again, at the size that it then has, and goes on
+// with the same pipe, loses none and writes none twice. A capture has no other state that matters.
 type capture struct {
 	pipe    *os.File
-	spec    Log
 	log     *slog.Logger
-	dropped atomic.Uint64
-	done    chan struct{}
-	matcher *lineMatcher // set before run; nil looks for nothing
+	logs    *logs
+	dropped atomic.Uint64 // bytes that could not be written
+	done    chan struct{} // closed when run has returned
+	matcher *lineMatcher  // set before run, whose it is then; nil looks for nothing
+
+	asked     atomic.Bool   // run has something to attend to
+	abandoned atomic.Bool   // nobody waits for the rest
+	woken     chan struct{} // 1: a wake that comes while run is awake is not lost
+
+	mu    sync.Mutex
+	want  Log          // as set last
+	asks  []chan error // for a rotation; each gets one answer
+	ended bool         // run takes no asks any more
 
 	// Owned by run.
-	file      *os.File // nil after a failed write, until it is opened again
-	size      int64
-	lineStart bool
-	retry     time.Time
+	spec     Log
+	file     *os.File // nil after a failed write, until it is opened again
+	index    *logfile.IndexWriter
+	seq      uint64 // of the file that was opened last
+	device   bool   // not a regular file: it has no size and is not rotated
+	byCopy   bool   // its file system cannot splice
+	limit    int64  // size at which the file is rotated; 0 means never
+	due      bool   // to be rotated whatever its size
+	cutAt    time.Time
+	answers  []chan error // of asks that wait for the rotation
+	retry    time.Time
+	looked   time.Time
+	gap      uint64 // bytes dropped since the last that were written
+	gapCause error
+	buf      []byte
+	seen     int // bytes at the pipe's head that matcher has had
+	filled   int // how often in a row the pipe was found full
+	large    bool
 }
 
-// newCapture opens the log; run copies into it. pipe is owned by the capture from then on.
-func newCapture(spec Log, log *slog.Logger) (*capture, error) {
-	c := &capture{spec: spec, log: log, done: make(chan struct{})}
+// outcome is what became of one try to move output.
+type outcome int
+
+const (
+	again   outcome = iota // there may be more
+	idle                   // nothing waits in the pipe
+	blocked                // the log cannot be written, and the process is to wait for it
+	over                   // the last writer of the pipe is gone
+)
+
+// newCapture opens the log; run moves output into it. pipe is owned by the capture from then on.
+func newCapture(spec Log, log *slog.Logger, logs *logs) (*capture, error) {
+	c := &capture{log: log, logs: logs, done: make(chan struct{}), woken: make(chan struct{}, 1), want: spec, spec: spec}
 	if spec.Path == "" {
 		return c, nil
 	}
-	if err := c.open(); err != nil && !transient(err) {
-		return nil, err
+	if err := c.open(); err != nil {
+		if !transient(err) {
+			return nil, err
+		}
+		c.fail(err)
+	}
+	if spec.Compress {
+		logs.compress(spec.Path) // what a crash has left to do
 	}
 	return c, nil
 }
 
 // resumeCapture goes on with the log of a process that an earlier keeper started. A log that cannot be opened now is
 // tried again, as after a failed write. The caller sets pipe.
-func resumeCapture(spec Log, log *slog.Logger) *capture {
-	c := &capture{spec: spec, log: log, done: make(chan struct{})}
+func resumeCapture(spec Log, log *slog.Logger, logs *logs) *capture {
+	c := &capture{log: log, logs: logs, done: make(chan struct{}), woken: make(chan struct{}, 1), want: spec, spec: spec}
 	if spec.Path != "" {
 		if err := c.open(); err != nil {
 			c.fail(err)
@@ -60,171 +96,187 @@ func resumeCapture(spec Log, log *slog.Logger) *capture {
 	return c
 }
 
-// abandon gives up the pipe, which ends run.
-func (c *capture) abandon() {
-	if c.pipe != nil {
-		_ = c.pipe.Close() // read side: nothing to lose
-	}
-}
-
-// run copies until the last writer of the pipe is gone, or abandon.
+// run moves output until the last writer of the pipe is gone, or abandon.
 func (c *capture) run() {
 	defer close(c.done)
 	defer c.close()
-	buf := make([]byte, captureBytes)
-	for {
-		n, err := c.pipe.Read(buf)
-		if n > 0 && c.matcher != nil && c.matcher.feed(buf[:n]) {
-			c.matcher = nil
-		}
-		if n > 0 && c.spec.Path != "" {
-			c.write(buf[:n])
-		}
-		if err != nil {
+	raw, err := c.pipe.SyscallConn()
+	if err != nil {
+		c.log.Error("output is not captured", "error", err)
+		return
+	}
+	c.attend()
+	for !c.abandoned.Load() {
+		var out outcome
+		err := raw.Read(func(fd uintptr) bool {
+			out = c.turn(int(fd))
+			return out != idle // the poller wakes it when there is more
+		})
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			c.attend()
+			continue
+		case err != nil || out == over:
 			return
+		case out == blocked:
+			c.pause()
 		}
+		if c.asked.Swap(false) {
+			c.attend()
+		}
+	}
+	// What is left goes nowhere.
+	_ = raw.Control(func(fd uintptr) { c.dropped.Add(uint64(unread(int(fd)))) })
+}
+
+// attend does what was asked since the last time and what time itself asks, and says when to attend again at the latest.
+func (c *capture) attend() {
+	c.mu.Lock()
+	c.asked.Store(false)
+	want, asks := c.want, c.asks
+	c.asks = nil
+	c.mu.Unlock()
+
+	if c.spec != want {
+		c.adjust(want)
+	}
+	c.answers = append(c.answers, asks...)
+	if len(c.answers) > 0 && !c.due {
+		c.rotateSoon()
+	}
+	var next time.Time
+	if first := c.index.First(); c.spec.Age > 0 && !first.IsZero() && !c.due {
+		if next = first.Add(c.spec.Age); !time.Now().Before(next) {
+			c.rotateSoon()
+		}
+	}
+	if c.due {
+		next = c.cutAt
+		c.rotateIdle()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.asked.Load() { // otherwise a wake has set the deadline, or the next round does
+		_ = c.pipe.SetReadDeadline(next) // a pipe has deadlines; if it is closed, run ends anyway
 	}
 }
 
-// await waits until all output is in the log, at most for d; then it gives up the pipe.
+// adjust takes over settings of a running process.
+func (c *capture) adjust(want Log) {
+	c.spec = want
+	c.limit = want.MaxBytes
+	c.retry = time.Time{}
+	if c.spec.Path == "" || c.device {
+		return
+	}
+	c.logs.names.Lock()
+	err := logfile.Prune(want.Path, want.Keep)
+	c.logs.names.Unlock()
+	if err != nil {
+		c.log.Warn("old logs not removed", "path", want.Path, "error", err)
+	}
+	if want.Compress {
+		c.logs.compress(want.Path)
+	}
+}
+
+// set changes how a running process is logged; the path stays.
+func (c *capture) set(want Log) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if want.Path != c.want.Path {
+		return misuse("bad-request", fmt.Sprintf("log %s cannot become %s while the process runs", c.want.Path, want.Path), "restart it")
+	}
+	c.want = want
+	c.wakeLocked()
+	return nil
+}
+
+// rotate begins a new file, at a line's end if one comes soon, and returns when that is done. An empty log stays.
+func (c *capture) rotate(patience time.Duration) error {
+	c.mu.Lock()
+	if c.ended || c.want.Path == "" {
+		defer c.mu.Unlock()
+		return c.rotateEnded()
+	}
+	answer := make(chan error, 1)
+	c.asks = append(c.asks, answer)
+	c.wakeLocked()
+	c.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-timer.C:
+		return failure("log", "the log is not rotated: its disk does not answer", "", nil)
+	}
+}
+
+func (c *capture) wakeLocked() {
+	c.asked.Store(true)
+	_ = c.pipe.SetReadDeadline(time.Unix(1, 0)) // ends a wait; if the pipe is closed there is none
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
+// pause waits until the log is to be tried again.
+func (c *capture) pause() {
+	timer := time.NewTimer(time.Until(c.retry))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.woken:
+	}
+}
+
+// await waits until all output is in the log, at most for d; then it gives up the rest.
 func (c *capture) await(d time.Duration) {
+	if c.wait(d) {
+		return
+	}
+	c.abandon()
+	if !c.wait(abandonTime) {
+		c.log.Error("log is not closed: its disk does not answer")
+		_ = c.pipe.Close() // ends run once its write returns
+	}
+}
+
+func (c *capture) wait(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-c.done:
+		return true
 	case <-timer.C:
-		_ = c.pipe.Close() // ends the read; run sees the error
-		<-c.done
+		return false
 	}
+}
+
+// abandon ends run, whoever still holds the other end of the pipe.
+func (c *capture) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned.Store(true)
+	c.wakeLocked()
 }
 
 func (c *capture) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.file != nil && c.gap > 0 {
+		_ = c.writeGap() // the count tells it as well
+	}
+	c.closeFile()
+	for _, answer := range append(c.answers, c.asks...) {
+		answer <- c.rotateEnded()
+	}
+	c.answers, c.asks = nil, nil
 	if c.pipe != nil {
-		_ = c.pipe.Close() // read side: nothing to lose
+		_ = c.pipe.Close() // read side: what was in it is counted
 	}
-	if c.file != nil {
-		_ = c.file.Close() // every write's error was seen
-		c.file = nil
-	}
-}
-
-func (c *capture) write(p []byte) {
-	for len(p) > 0 {
-		if c.file == nil && !c.reopen() {
-			c.dropped.Add(uint64(len(p)))
-			return
-		}
-		n, rotate := len(p), false
-		if c.spec.MaxBytes > 0 {
-			n, rotate = cut(p, c.spec.MaxBytes-c.size, c.lineStart && c.size > 0)
-		}
-		written, err := c.file.Write(p[:n])
-		c.size += int64(written)
-		if written > 0 {
-			c.lineStart = p[written-1] == '\n'
-		}
-		if err != nil {
-			c.dropped.Add(uint64(len(p) - written))
-			c.fail(err)
-			return
-		}
-		p = p[n:]
-		if rotate {
-			c.rotate()
-		}
-	}
-}
-
-// cut says how much of p still goes into a file that has room bytes left, and whether the file is rotated then. Files
-// end with a line's end, so the rest of a line may go beyond the limit; a line that goes on for another buffer is cut.
-func cut(p []byte, room int64, lineStart bool) (n int, rotate bool) {
-	if int64(len(p)) <= room {
-		return len(p), false
-	}
-	if room > 0 {
-		if i := bytes.LastIndexByte(p[:room], '\n'); i >= 0 {
-			return i + 1, true
-		}
-	}
-	if lineStart {
-		return 0, true
-	}
-	if i := bytes.IndexByte(p, '\n'); i >= 0 {
-		return i + 1, true
-	}
-	return len(p), room < -captureBytes
-}
-
-func (c *capture) rotate() {
-	if c.file != nil {
-		_ = c.file.Close() // every write's error was seen
-		c.file = nil
-	}
-	if err := shift(c.spec.Path, c.spec.Keep); err != nil {
-		c.log.Warn("log not rotated", "path", c.spec.Path, "error", err)
-	}
-	if err := c.open(); err != nil {
-		c.fail(err)
-		return
-	}
-	// When the file could not be moved it is kept, and tried again after as much output once more.
-	c.size, c.lineStart = 0, true
-}
-
-// shift moves path to path.1, path.1 to path.2 and so on; what would be path.(keep+1) is dropped.
-func shift(path string, keep int) error {
-	if keep <= 0 {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	for i := keep; i > 0; i-- {
-		from := path
-		if i > 1 {
-			from = fmt.Sprintf("%s.%d", path, i-1)
-		}
-		if err := os.Rename(from, fmt.Sprintf("%s.%d", path, i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *capture) open() error {
-	if err := os.MkdirAll(filepath.Dir(c.spec.Path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(c.spec.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	c.file, c.size, c.lineStart = f, info.Size(), true
-	return nil
-}
-
-// reopen tries to open a log that failed, once every logRetry.
-func (c *capture) reopen() bool {
-	if time.Now().Before(c.retry) {
-		return false
-	}
-	if err := c.open(); err != nil {
-		c.retry = time.Now().Add(logRetry)
-		return false
-	}
-	c.log.Info("log is written again", "path", c.spec.Path, "dropped_bytes", c.dropped.Load())
-	return true
-}
-
-func (c *capture) fail(err error) {
-	c.log.Warn("log cannot be written, output is dropped", "path", c.spec.Path, "error", err)
-	if c.file != nil {
-		_ = c.file.Close() // the write's error says more
-		c.file = nil
-	}
-	c.retry = time.Now().Add(logRetry)
+	c.shrink()
 }

@@ -167,6 +167,21 @@ func (c *Client) Unstore(ctx context.Context, name string) error {
 	return err
 }
 
+// SetLog changes how a process is logged while it runs; the path cannot change. Faults: keeper/no-process,
+// keeper/bad-request.
+func (c *Client) SetLog(ctx context.Context, name string, l Log) error {
+	_, err := c.call(ctx, Request{Op: opLog, Name: name, Log: &l})
+	return err
+}
+
+// Rotate begins a new file of a process's log, at a line's end if one comes within a second, and returns when that is
+// done. An empty log stays as it is. Faults: keeper/no-process, keeper/log, keeper/not-rotated (its output goes to no
+// file).
+func (c *Client) Rotate(ctx context.Context, name string) error {
+	_, err := c.call(ctx, Request{Op: opRotate, Name: name})
+	return err
+}
+
 // Shutdown asks the keeper to stop everything, and returns when it has agreed. Done tells when it is finished.
 func (c *Client) Shutdown(ctx context.Context) error {
 	_, err := c.call(ctx, Request{Op: opShutdown})

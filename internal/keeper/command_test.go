@@ -21,7 +21,7 @@ type command struct {
 	wg  sync.WaitGroup
 }
 
-func startCommand(t *testing.T, role string, args ...string) *command {
+func startCommand(t testing.TB, role string, args ...string) *command {
 	t.Helper()
 	c := &command{cmd: exec.Command(self(), args...), done: make(chan struct{})}
 	c.cmd.Env = append(roleOf(role), "PATH="+os.Getenv("PATH"))

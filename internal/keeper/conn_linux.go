@@ -108,8 +108,8 @@ func (k *Keeper) read(ctx context.Context, cn *conn, wg *sync.WaitGroup) {
 			k.watch(cn, req.ID)
 			continue
 		}
-		if req.Op == opKill {
-			wg.Go(func() { cn.reply(k.answer(ctx, req)) }) // takes up to 5s; the others must not wait
+		if req.Op == opKill || req.Op == opRotate {
+			wg.Go(func() { cn.reply(k.answer(ctx, req)) }) // take seconds; the others must not wait
 			continue
 		}
 		cn.reply(k.answer(ctx, req))

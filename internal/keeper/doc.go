@@ -12,6 +12,11 @@
 // that a restart never doubles. A daemon that leaves the session, empties its environment and outlives every ancestor
 // before anyone looks cannot be told apart; it is ended when the keeper stops.
 //
+// # Output
+//
+// Standard output and error of a process are one pipe, whose bytes go to its log by splice(2): see docs/decisions/0006.
+// Package logfile has the form of a log on disk. How a process is logged can change while it runs.
+//
 // # What kill -9 of the keeper does
 //
 // Run starts its program again: the process that called it becomes the standby, and its child is the keeper. The standby

@@ -32,6 +32,7 @@ type Keeper struct {
 	hello    Hello
 	null     *os.File
 	notifier *notifier
+	logs     *logs
 	clients  net.Listener
 	link     *link         // nil: there is no standby
 	unlinked chan struct{} // closed when the link has ended
@@ -57,7 +58,7 @@ func New(cfg Config) (*Keeper, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Keeper{
+	k := &Keeper{
 		cfg:      cfg,
 		log:      cfg.Logger,
 		ready:    make(chan struct{}),
@@ -70,7 +71,9 @@ func New(cfg Config) (*Keeper, error) {
 		sockets:  map[string]*socket{},
 		conns:    map[*conn]bool{},
 		watchers: map[*conn]bool{},
-	}, nil
+	}
+	k.logs = newLogs(k.log, k.wg.Go)
+	return k, nil
 }
 
 // Ready returns a channel that is closed when the keeper answers on its socket.
@@ -248,6 +251,7 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	k.store.end()
 	err = errors.Join(k.clients.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), k.leave())
 	k.abandonOutputs()
+	k.logs.end()
 	k.closeConns() // last: its end tells clients that everything is gone, and a new keeper may start
 	base.Wait()    // first, for it adds to wg
 	k.wg.Wait()

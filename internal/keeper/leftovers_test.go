@@ -47,7 +47,7 @@ func TestNextKeeperEndsLeftoversOfAKilledOne(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, dir, name string) []byte {
+func read(t testing.TB, dir, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {

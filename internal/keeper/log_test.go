@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/logfile"
 )
 
 func TestRotatedLogLosesNoByte(t *testing.T) {
@@ -86,20 +87,9 @@ func TestEndlessLineIsCopied(t *testing.T) {
 	if e := k.await(keeper.EventExited, "flood"); e.Process.Exit.Code != 0 || e.Process.LogDropped != 0 {
 		t.Errorf("ended as %+v", e.Process)
 	}
-	total := int64(0)
-	logs, err := os.ReadDir(k.state + "/logs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range logs {
-		info, err := l.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
-		total += info.Size()
-	}
-	if total != mib<<20 || len(logs) != 4 {
-		t.Errorf("%d bytes in %d files", total, len(logs))
+	files, err := logfile.List(k.state + "/logs/flood.log")
+	if total := logSize(t, k.state+"/logs/flood.log"); err != nil || total != mib<<20 || len(files) != 4 {
+		t.Errorf("%d bytes in %d files, %v", total, len(files), err)
 	}
 }
 
@@ -121,7 +111,8 @@ func TestFullDiskStopsNoProcessAndIsCounted(t *testing.T) {
 	}
 	until(t, "output in the log", func() bool {
 		data, err := os.ReadFile(path)
-		return err == nil && strings.HasPrefix(string(data), "drop\n")
+		return err == nil && strings.HasPrefix(string(data), "hozo: ") &&
+			strings.Contains(string(data), " bytes of output are missing here: write "+path+": no space left on device\ndrop\n")
 	})
 	if now := k.record("drip"); now.PID != p.PID || now.Exit != nil {
 		t.Errorf("the process did not live through it: %+v", now)

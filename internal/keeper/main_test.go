@@ -75,7 +75,7 @@ func self() string {
 
 // kept is a keeper in a process of its own, for it waits for every child of its process.
 type kept struct {
-	t      *testing.T
+	t      testing.TB
 	state  string
 	cmd    *command
 	client *keeper.Client
@@ -84,7 +84,7 @@ type kept struct {
 	unsure bool // some have lost their parent: nobody may know how they end
 }
 
-func startKeeper(t *testing.T, node ...string) *kept {
+func startKeeper(t testing.TB, node ...string) *kept {
 	t.Helper()
 	state, err := os.MkdirTemp("", "keeper") // t.TempDir is too long for a socket
 	if err != nil {
@@ -94,7 +94,7 @@ func startKeeper(t *testing.T, node ...string) *kept {
 	return startKeeperIn(t, state, node...)
 }
 
-func startKeeperIn(t *testing.T, state string, node ...string) *kept {
+func startKeeperIn(t testing.TB, state string, node ...string) *kept {
 	t.Helper()
 	k := &kept{t: t, state: state, cmd: startCommand(t, "keeper", append([]string{state}, node...)...)}
 	ctx := limited(t)
@@ -246,14 +246,14 @@ func (k *kept) log(name string) string {
 }
 
 // limited is a context for one wait.
-func limited(t *testing.T) context.Context {
+func limited(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 // until waits for something in another process that sends no event.
-func until(t *testing.T, what string, done func() bool) {
+func until(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -3,7 +3,6 @@
 package keeper
 
 import (
-	"bytes"
 	"encoding/json"
 	"os"
 	"strings"
@@ -117,37 +116,6 @@ func FuzzRequest(f *testing.F) {
 		}
 		if s := req.Spawn; s.Name == "" || len(s.Argv) == 0 || strings.ContainsAny(s.Name, "/:\n") {
 			t.Errorf("%q is accepted", line)
-		}
-	})
-}
-
-// FuzzCut drives the log's cutting as write does: no byte may be lost, and no file may grow without end.
-func FuzzCut(f *testing.F) {
-	f.Add([]byte("one\ntwo\nthree\n"), uint16(5), uint8(3))
-	f.Add(bytes.Repeat([]byte("x"), 300), uint16(10), uint8(200))
-	f.Fuzz(func(t *testing.T, data []byte, limit uint16, chunk uint8) {
-		if limit == 0 || chunk == 0 {
-			return
-		}
-		size, lineStart, taken := int64(0), true, 0
-		for len(data) > taken {
-			p := data[taken:min(len(data), taken+int(chunk))]
-			for len(p) > 0 {
-				n, rotate := cut(p, int64(limit)-size, lineStart && size > 0)
-				if n == 0 && !rotate || n > len(p) {
-					t.Fatalf("cut takes %d of %d and rotates %v", n, len(p), rotate)
-				}
-				if n > 0 {
-					lineStart = p[n-1] == '\n'
-				}
-				size, taken, p = size+int64(n), taken+n, p[n:]
-				if size > int64(limit)+2*captureBytes {
-					t.Fatalf("file of %d bytes grows to %d", limit, size)
-				}
-				if rotate {
-					size, lineStart = 0, true
-				}
-			}
 		}
 	})
 }

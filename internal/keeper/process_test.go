@@ -72,6 +72,13 @@ func usage(t *testing.T, k *kept) map[int]held {
 	return map[int]held{active: usageOf(t, active), standby: usageOf(t, standby)}
 }
 
+// filesOpen is how many descriptors the keeper has.
+func filesOpen(t *testing.T, k *kept) int {
+	t.Helper()
+	active, _ := k.pids()
+	return usageOf(t, active).files
+}
+
 func usageOf(t *testing.T, pid int) held {
 	t.Helper()
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -209,6 +216,10 @@ func TestSpawnFaultsNameTheReason(t *testing.T) {
 		return func(s *keeper.Spawn) { s.Argv = []string{path} }
 	}
 	stranger := uint32(3_999_999_999)
+	fifo := dir + "/fifo"
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		code   string
 		change func(*keeper.Spawn)
@@ -224,6 +235,10 @@ func TestSpawnFaultsNameTheReason(t *testing.T) {
 		{"keeper/unknown-user", func(s *keeper.Spawn) { s.UID = &stranger }},
 		{"keeper/no-socket", func(s *keeper.Spawn) { s.Listen = []string{"none"} }},
 		{"keeper/log", func(s *keeper.Spawn) { s.Log.Path = dir }},
+		{"keeper/log", func(s *keeper.Spawn) { s.Log.Path = fifo }},
+		{"keeper/log", func(s *keeper.Spawn) { s.Log.Path = dir + "/plain/x.log" }},
+		{"keeper/bad-request", func(s *keeper.Spawn) { s.Log.Age = -1 }},
+		{"keeper/bad-request", func(s *keeper.Spawn) { s.Log.Full = "ignore" }},
 		{"keeper/bad-request", func(s *keeper.Spawn) { s.Name = "" }},
 		{"keeper/bad-request", func(s *keeper.Spawn) { s.Name = "two\nlines" }},
 	} {

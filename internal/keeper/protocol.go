@@ -24,6 +24,8 @@ const (
 	opEvents   = "events"
 	opShutdown = "shutdown"
 	opUpgrade  = "upgrade"
+	opLog      = "log"
+	opRotate   = "rotate"
 )
 
 // The values of Event.Kind.
@@ -40,12 +42,13 @@ const (
 // Request asks the keeper for one thing.
 type Request struct {
 	ID uint64 `json:"id"`
-	Op string `json:"op"` // hello, spawn, signal, kill, list, forget, listen, unlisten, unstore, events, shutdown, upgrade
+	Op string `json:"op"` // one of the above
 
 	Spawn  *Spawn  `json:"spawn,omitempty"`
 	Signal *Signal `json:"signal,omitempty"`
-	Name   string  `json:"name,omitempty"` // kill, forget, unstore: process name; unlisten: socket name
+	Name   string  `json:"name,omitempty"` // kill, forget, unstore, log, rotate: process name; unlisten: socket name
 	Listen *Listen `json:"listen,omitempty"`
+	Log    *Log    `json:"log,omitempty"`
 
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
 }
@@ -86,9 +89,12 @@ type Spawn struct {
 
 // Log says where a process's output goes.
 type Log struct {
-	Path     string `json:"path"`      // absolute; empty: output is discarded
-	MaxBytes int64  `json:"max_bytes"` // rotate beyond this size; 0 means never
-	Keep     int    `json:"keep"`      // rotated files to keep
+	Path     string        `json:"path"`               // absolute; empty: output is discarded
+	MaxBytes int64         `json:"max_bytes"`          // rotate beyond this size; 0 means never
+	Keep     int           `json:"keep"`               // rotated files to keep
+	Age      time.Duration `json:"age,omitempty"`      // rotate when the first byte of the file is as old, in ns; 0 means never
+	Compress bool          `json:"compress,omitempty"` // rotated files, with zstd
+	Full     string        `json:"full,omitempty"`     // when the log cannot be written: drop and count (default), or block
 }
 
 // Signal sends a signal to a process, or to its whole process group.

@@ -10,7 +10,7 @@ import (
 
 // record is what the keeper knows of one process. Its fields are guarded by Keeper.mu unless they say otherwise.
 type record struct {
-	spec    Spawn // never changes
+	spec    Spawn // never changes but for its Log
 	run     string
 	pid     int
 	start   uint64

@@ -36,9 +36,14 @@ func roles() map[string]func(args []string) int {
 		"shouter": playShouter,
 		"env":     playEnv,
 		"flood":   playFlood,
+		"capture": playCapture,
 		"drip":    playDrip,
 		"tell":    playTell,
 		"reuse":   playReuse,
+		"pour":    playPour,
+		"stamp":   playStamp,
+		"mute":    playMute,
+		"begin":   playBegin,
 		"orderly": playOrderly,
 		"deposit": playDeposit,
 		"fetch":   playFetch,
@@ -257,6 +262,42 @@ func playTell(args []string) int {
 		case <-tick.C:
 		}
 	}
+}
+
+// playPour writes args[0] MB a second in lines, until a signal ends it.
+func playPour(args []string) int {
+	const perSecond = 200
+	chunk := bytes.Repeat([]byte("a line of a program that says a lot, and all of it at the same time\n"), number(args[0])*1_000_000/perSecond/70+1)
+	for tick := time.NewTicker(time.Second / perSecond); ; <-tick.C {
+		if _, err := os.Stdout.Write(chunk); err != nil {
+			return 1
+		}
+	}
+}
+
+// playStamp writes the time in nanoseconds every 10 ms.
+func playStamp([]string) int {
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+		fmt.Println(time.Now().UnixNano())
+	}
+}
+
+// playMute closes what its output goes to and waits.
+func playMute([]string) int {
+	for _, f := range []*os.File{os.Stdout, os.Stderr} {
+		if err := f.Close(); err != nil {
+			return 1
+		}
+	}
+	tell("READY=1")
+	return forever()
+}
+
+// playBegin begins a line and waits.
+func playBegin([]string) int {
+	fmt.Print("begun")
+	tell("READY=1")
+	return forever()
 }
 
 // playOrderly is a node that, asked to stop, first ends the process "service". args: the keeper's socket.

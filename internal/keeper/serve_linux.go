@@ -55,6 +55,13 @@ func (k *Keeper) do(ctx context.Context, req Request) (Reply, error) {
 	case opUnstore:
 		k.unstore(req.Name)
 		return Reply{}, nil
+	case opLog:
+		if req.Log == nil {
+			return Reply{}, missing
+		}
+		return Reply{}, k.setLog(req.Name, *req.Log)
+	case opRotate:
+		return Reply{}, k.rotateLog(req.Name)
 	case opShutdown:
 		k.ask.Do(func() { close(k.asked) })
 		return Reply{}, nil

@@ -55,7 +55,7 @@ func (k *Keeper) spawn(s Spawn) (*record, error) {
 	if err := k.free(s.Name); err != nil {
 		return nil, err // before the log of the process that has the name is touched
 	}
-	out, err := newCapture(s.Log, k.log.With("process", s.Name))
+	out, err := newCapture(s.Log, k.log.With("process", s.Name), k.logs)
 	if err != nil {
 		return nil, failure("log", fmt.Sprintf("log of %s cannot be opened", s.Name), "", err)
 	}
@@ -239,16 +239,15 @@ func checkSpawn(s Spawn) error {
 		return misuse("bad-request", fmt.Sprintf("program of %s is not an absolute path", s.Name), "")
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
 		return misuse("bad-request", fmt.Sprintf("folder of %s is not an absolute path", s.Name), "")
-	case s.Log.Path != "" && !filepath.IsAbs(s.Log.Path):
-		return misuse("bad-request", fmt.Sprintf("log of %s is not an absolute path", s.Name), "")
-	case s.Log.MaxBytes < 0 || s.Log.Keep < 0:
-		return misuse("bad-request", fmt.Sprintf("log limits of %s are negative", s.Name), "")
 	case s.Watchdog < 0:
 		return misuse("bad-request", fmt.Sprintf("watchdog of %s is negative", s.Name), "")
 	case bad != nil:
 		return misuse("bad-request", fmt.Sprintf("ready line of %s: %v", s.Name, bad), "")
 	case len(labels) > maxLabelBytes:
 		return misuse("bad-request", fmt.Sprintf("labels of %s are longer than %d bytes", s.Name, maxLabelBytes), "")
+	}
+	if err := checkLog(s.Name, s.Log); err != nil {
+		return err
 	}
 	for _, text := range slices.Concat(s.Argv, s.Env, []string{s.Dir, s.Log.Path}) {
 		if strings.ContainsRune(text, 0) {

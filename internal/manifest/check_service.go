@@ -42,6 +42,18 @@ func (c *checker) service(s *Service) {
 		c.add(c.value("services", s.Name, "liveness"), "bad-health", fmt.Sprintf("liveness of service %q waits for what is said once, not for a sign of life", s.Name),
 			"write watchdog: 10s for a program that sends WATCHDOG=1, or http, tcp, exec or grpc")
 	}
+	c.log(s)
+}
+
+func (c *checker) log(s *Service) {
+	if s.Log.Compress && s.Log.Keep == 0 {
+		c.add(c.value("services", s.Name, "log", "compress"), "bad-log", fmt.Sprintf("service %q is to compress its rotated logs but keeps none", s.Name),
+			"raise log.keep, or remove log.compress")
+	}
+	if s.Log.Age > 0 && s.Log.Age < minLogAge {
+		c.add(c.value("services", s.Name, "log", "age"), "bad-log", fmt.Sprintf("service %q is to rotate its log every %s", s.Name, formatDuration(s.Log.Age)),
+			"set log.age to at least "+formatDuration(minLogAge)+", or to 0 to rotate by size alone")
+	}
 }
 
 // environment keeps the variables that the platform sets out of the file's hands.

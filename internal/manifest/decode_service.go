@@ -259,5 +259,8 @@ func logKeys() []key[Log] {
 	return []key[Log]{
 		field("max_bytes", "A log file is rotated beyond. Default 16MiB.", size(4<<10), func(l *Log) *Bytes { return &l.MaxBytes }),
 		field("keep", "Rotated files that are kept. Default 4.", whole(0, 1000), func(l *Log) *int { return &l.Keep }),
+		field("age", "A log file is rotated when its first byte is as old. Default 0: by size alone.", span(0, maxSpan), func(l *Log) *time.Duration { return &l.Age }),
+		field("compress", "Whether rotated files are compressed with zstd. Default false.", boolean(), func(l *Log) *bool { return &l.Compress }),
+		field("full", "When the log cannot be written, as on a full disk: drop output and count it (default), or block the program until it can.", oneOf("drop", "block"), func(l *Log) *string { return &l.Full }),
 	}
 }

@@ -5,6 +5,7 @@ import "time"
 const (
 	maxSpan   = 100 * 365 * day        // a century: longer is a slip
 	minKeep   = time.Second            // JetStream checks ages about once a second
+	minLogAge = time.Second            // a file a second is more than anybody reads
 	minDedupe = 100 * time.Millisecond // JetStream's least duplicate window
 
 	defaultKeep   = 24 * time.Hour
@@ -27,7 +28,7 @@ func newService(name string) Service {
 		Name: name, Scale: 1,
 		Restart: Restart{Policy: "always", Delay: 100 * time.Millisecond, Max: 30 * time.Second, Reset: 10 * time.Second, Budget: 10, Window: 5 * time.Minute, Then: "slow", RetryAfter: time.Minute},
 		Stop:    Stop{Signal: "TERM", Grace: 10 * time.Second},
-		Log:     Log{MaxBytes: 16 << 20, Keep: 4},
+		Log:     Log{MaxBytes: 16 << 20, Keep: 4, Full: "drop"},
 	}
 }
 

@@ -128,8 +128,11 @@ type Need struct {
 
 // Log bounds the log of each instance.
 type Log struct {
-	MaxBytes Bytes // rotate beyond; default 16MiB
-	Keep     int   // rotated files kept; default 4
+	MaxBytes Bytes         // rotate beyond; default 16MiB
+	Keep     int           // rotated files kept; default 4
+	Age      time.Duration // rotate when its first byte is as old; default 0: never
+	Compress bool          // rotated files, with zstd; default false
+	Full     string        // when it cannot be written: drop and count (default), or block the program
 }
 
 // Source is a stream, or a part of one, that a service consumes.

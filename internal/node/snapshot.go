@@ -62,8 +62,10 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 	}
 	s := status.Snapshot{Project: m.Project, Manifest: m.Path, Time: time.Now(), Problems: []status.Problem{}}
 	instances := map[string][]status.Instance{}
+	dropped := n.droppedOutput(ctx)
 	for _, i := range n.supervisor.Instances() {
 		i.RSSBytes, i.CPU = usage(i.PID)
+		i.LogDropped = dropped[i.Name]
 		service := i.Name[:len(i.Name)-len(suffix(i.Name))]
 		instances[service] = append(instances[service], i)
 		s.Problems = append(s.Problems, instanceProblems(service, i)...)
@@ -151,16 +153,37 @@ func position(src wire.Source, info *jetstream.ConsumerInfo) status.Consumer {
 	return status.Consumer{Service: src.Durable, Lag: info.NumPending, InFlight: info.NumAckPending}
 }
 
+// droppedOutput says of which instances output is missing in the log, and how many bytes.
+func (n *Node) droppedOutput(ctx context.Context) map[string]uint64 {
+	processes, _, err := n.keeper.List(ctx)
+	if err != nil {
+		return nil // the snapshot shows the keeper as failed
+	}
+	dropped := map[string]uint64{}
+	for _, p := range processes {
+		if p.LogDropped > 0 {
+			dropped[p.Name] = p.LogDropped
+		}
+	}
+	return dropped
+}
+
 func instanceProblems(service string, i status.Instance) []status.Problem {
+	var problems []status.Problem
 	switch i.State {
 	case status.Failed, status.Backoff, status.Unready:
-		return []status.Problem{{
+		problems = append(problems, status.Problem{
 			Code: "instance/" + string(i.State), Title: fmt.Sprintf("%s is in %s: %s", i.Name, i.State, i.Reason),
 			Service: service, Since: i.Since, Fix: "hozo logs " + i.Name,
-		}}
-	default:
-		return nil
+		})
 	}
+	if i.LogDropped > 0 {
+		problems = append(problems, status.Problem{
+			Code: "instance/log-dropped", Title: fmt.Sprintf("%d bytes of the output of %s are missing in its log", i.LogDropped, i.Name),
+			Service: service, Since: i.Since, Fix: "make room for " + i.Log + "; the log says where bytes are missing",
+		})
+	}
+	return problems
 }
 
 func (n *Node) streamProblems(ctx context.Context, streams []status.Stream) []status.Problem {

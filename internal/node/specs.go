@@ -66,7 +66,7 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 				Watchdog: s.Watchdog, Health: health(s, s.Health), Liveness: health(s, s.Liveness),
 				Restart: plan.Restart(s.Restart),
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
-				Log:     plan.Log{Path: n.state.log(name), MaxBytes: int64(s.Log.MaxBytes), Keep: s.Log.Keep},
+				Log:     logOf(n.state.log(name), s.Log),
 			}
 			if s.User != "" {
 				spec.UID, spec.GID, spec.Groups = &who.uid, &who.gid, who.groups
@@ -93,6 +93,10 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 		}
 	}
 	return specs, nil
+}
+
+func logOf(path string, l manifest.Log) plan.Log {
+	return plan.Log{Path: path, MaxBytes: int64(l.MaxBytes), Keep: l.Keep, Age: l.Age, Compress: l.Compress, Full: l.Full}
 }
 
 func (n *Node) argv(s manifest.Service) []string {

@@ -35,7 +35,7 @@ type Spec struct {
 	Restart  Restart // hot
 	Stop     Stop    // hot
 	Needs    []Need  // hot: looked at before each start
-	Log      Log     // hot: takes effect at the next start
+	Log      Log     // hot; its Path takes effect at the next start
 }
 
 // Listen is a socket that is held for a service, whatever happens to its instances.
@@ -137,9 +137,18 @@ type Need struct {
 // Log bounds the log of an instance.
 type Log struct {
 	Path     string
-	MaxBytes int64 // rotate beyond; 0 means never
-	Keep     int   // rotated files kept
+	MaxBytes int64         // rotate beyond; 0 means never
+	Keep     int           // rotated files kept
+	Age      time.Duration // rotate when the first byte of the file is as old; 0 means never
+	Compress bool          // rotated files
+	Full     string        // when it cannot be written: Drop (default) or Block
 }
+
+// What happens to output when the log cannot be written.
+const (
+	Drop  = "drop"  // it is counted and dropped
+	Block = "block" // the process waits
+)
 
 // WithDefaults returns a copy with the defaults filled in; it shares no Health or Needs with s.
 func (s Spec) WithDefaults() Spec {
@@ -154,6 +163,7 @@ func (s Spec) WithDefaults() Spec {
 	s.Restart.RetryAfter = cmp.Or(s.Restart.RetryAfter, time.Minute)
 	s.Stop.Signal = cmp.Or(s.Stop.Signal, syscall.SIGTERM)
 	s.Stop.Grace = cmp.Or(s.Stop.Grace, 10*time.Second)
+	s.Log.Full = cmp.Or(s.Log.Full, Drop)
 	needs := make([]Need, len(s.Needs))
 	for i, n := range s.Needs {
 		n.Condition = cmp.Or(n.Condition, Ready)

@@ -66,6 +66,8 @@ type Instance struct {
 	Log      string    `json:"log"`              // path of its log file
 	RSSBytes int64     `json:"rss_bytes"`
 	CPU      float64   `json:"cpu_seconds"`
+
+	LogDropped uint64 `json:"log_dropped,omitempty"` // bytes of its output that could not be written
 }
 
 // Traffic sums the Reports of a service.

@@ -132,6 +132,9 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 // update takes over the hot part of want while the process runs on.
 func (o *owner) update(ctx context.Context) {
 	health, liveness := o.live.Health, o.live.Liveness
+	if o.live.Log != o.want.Log {
+		o.relog(ctx)
+	}
 	o.live, o.rolling = o.want, false
 	state := o.shown.State
 	same := reflect.DeepEqual(health, o.live.Health) && reflect.DeepEqual(liveness, o.live.Liveness)

@@ -72,7 +72,7 @@ func (o *owner) request() keeper.Spawn {
 	return keeper.Spawn{
 		Name: s.Name, Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
 		Listen: listen, Notify: s.Notify || s.Watchdog > 0 || s.Health != nil && s.Health.Notify, Watchdog: s.Watchdog, ReadyLine: line,
-		Log: keeper.Log{Path: s.Log.Path, MaxBytes: s.Log.MaxBytes, Keep: s.Log.Keep},
+		Log: keeperLog(s.Log),
 		Labels: map[string]string{
 			labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
 		},

@@ -161,6 +161,9 @@ func (o *owner) run(ctx context.Context) {
 
 // enter starts from what the keeper knew of the instance.
 func (o *owner) enter(ctx context.Context) {
+	if o.alive && !o.changed() {
+		o.relog(ctx) // what the last supervisor wanted is not known
+	}
 	switch {
 	case o.alive && o.goal == goalStop:
 		o.halt(ctx, "asked to stop") // which was not seen through

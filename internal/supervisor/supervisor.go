@@ -30,6 +30,7 @@ type Keeper interface {
 	Kill(ctx context.Context, name string) error
 	List(ctx context.Context) ([]keeper.Process, []keeper.Socket, error)
 	Forget(ctx context.Context, name string) error
+	SetLog(ctx context.Context, name string, l keeper.Log) error
 	Listen(ctx context.Context, l keeper.Listen) (keeper.Socket, error)
 	Unlisten(ctx context.Context, name string) error
 	Unstore(ctx context.Context, name string) error
