@@ -46,6 +46,8 @@ var doors = map[string][]string{
 		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
 	},
 	"internal/feed": {"wire", "fault"},
+	// The Supervisor drop-in: its configuration is data of its own kind, read without the manifest's words.
+	"internal/supervisord/conf": {"fault"},
 	"internal/cli": {
 		"internal/node", "internal/keeper", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
 		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
