@@ -12,6 +12,8 @@ type Config struct {
 	UnixServers   []UnixServer // [unix_http_server] sections, in the order of the file
 	InetServers   []InetServer // [inet_http_server] sections, in the order of the file
 	Supervisorctl Supervisorctl
+	// Interfaces are the names of the [rpcinterface:x] sections with the stock factory; "supervisor" is the usual one.
+	Interfaces []string
 
 	// Groups is sorted by priority, then name: the order of starting. Stopping goes the other way.
 	Groups []Group
