@@ -37,7 +37,8 @@ var doors = map[string][]string{
 
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
-	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
+	"internal/reap":       {},
+	"internal/keeper":     {"fault", "wire", "internal/lifecycle", "internal/reap"},
 	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
@@ -45,12 +46,18 @@ var doors = map[string][]string{
 		"internal/manifest", "internal/plan", "internal/supervisor", "internal/keeper", "internal/broker", "internal/status",
 		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
 	},
+	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
+	// everything else asks the keeper to. The two share only how children are reaped.
+	"internal/supervisord":        {"internal/supervisord/conf", "internal/supervisord/xmlrpc", "internal/reap", "fault"},
+	"internal/supervisord/xmlrpc": {},
+	"internal/supervisord/conf":   {"fault"},
+
 	"internal/feed": {"wire", "fault"},
 	// The Supervisor drop-in: its configuration is data of its own kind, read without the manifest's words.
-	"internal/supervisord/conf": {"fault"},
 	"internal/cli": {
 		"internal/node", "internal/keeper", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
 		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
+		"internal/supervisord", "internal/supervisord/conf",
 	},
 	"cmd/hozo": {"internal/cli"},
 }
