@@ -32,16 +32,16 @@ func (v value) String() string {
 // names are the values that % expansion knows in one place of the file.
 type names map[string]value
 
-// unknownName is a name that stands for nothing; Python's KeyError.
-type unknownName string
+// unknownNameError is a name that stands for nothing; Python's KeyError.
+type unknownNameError string
 
-func (n unknownName) Error() string { return repr(string(n)) }
+func (n unknownNameError) Error() string { return repr(string(n)) }
 
-// bareVerb is a %s, %r or %a without a name. Python writes the whole mapping there, environment included: nobody wants
+// bareVerbError is a %s, %r or %a without a name. Python writes the whole mapping there, environment included: nobody wants
 // that, and it would show secrets.
-type bareVerb string
+type bareVerbError string
 
-func (v bareVerb) Error() string { return "%" + string(v) + " has no name" }
+func (v bareVerbError) Error() string { return "%" + string(v) + " has no name" }
 
 // format is Python's s % names.
 func format(s string, all names) (string, error) {
@@ -162,7 +162,7 @@ func (f *formatter) key() error {
 	name := f.in[start : f.pos-1]
 	v, ok := f.names[name]
 	if !ok {
-		return unknownName(name)
+		return unknownNameError(name)
 	}
 	f.value, f.arg = v, argValue
 	return nil
@@ -205,7 +205,7 @@ func (f *formatter) next(verb rune) (value, error) {
 	case verb == '*':
 		return value{}, errors.New("* wants int")
 	case strings.ContainsRune("sra", verb):
-		return value{}, bareVerb(verb)
+		return value{}, bareVerbError(verb)
 	}
 	return value{}, wrongType(verb, "dict")
 }
@@ -227,7 +227,7 @@ func (n names) available() string {
 	return strings.Join(slices.Sorted(maps.Keys(n)), ", ")
 }
 
-// clone returns a copy with more laid over it.
+// with returns a copy with more laid over it.
 func (n names) with(more names) names {
 	all := maps.Clone(n)
 	if all == nil {

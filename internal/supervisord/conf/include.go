@@ -74,7 +74,7 @@ func (r *reader) includeFile(name string, at Position) bool {
 }
 
 func shortError(err error) string {
-	if inner, ok := err.(*os.PathError); ok { //nolint:errorlint // os.Open and Read return it bare
+	if inner, ok := err.(*os.PathError); ok {
 		return inner.Err.Error()
 	}
 	return err.Error()

@@ -110,12 +110,13 @@ func (d *document) read(text, name, file string) []syntaxError {
 	if len(r.bad) == 0 {
 		return nil
 	}
-	message := "Source contains parsing errors: " + repr(name)
+	var message strings.Builder
+	message.WriteString("Source contains parsing errors: " + repr(name))
 	for _, bad := range r.bad {
-		message += fmt.Sprintf("\n\t[line %2d]: %s", bad.at.Line, bad.message)
+		fmt.Fprintf(&message, "\n\t[line %2d]: %s", bad.at.Line, bad.message)
 	}
 	for i := range r.bad {
-		r.bad[i].message = message
+		r.bad[i].message = message.String()
 	}
 	return r.bad
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -160,12 +161,8 @@ func (r *reader) sections() {
 
 func overlay(base, over map[string]string) map[string]string {
 	all := make(map[string]string, len(base)+len(over))
-	for k, v := range base {
-		all[k] = v
-	}
-	for k, v := range over {
-		all[k] = v
-	}
+	maps.Copy(all, base)
+	maps.Copy(all, over)
 	return all
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
 
@@ -115,9 +116,7 @@ func equal(t testing.TB, input string, ours any, theirs json.RawMessage) {
 	if err := json.Unmarshal(theirs, &b); err != nil {
 		t.Fatal(err)
 	}
-	one, _ := json.Marshal(a)
-	other, _ := json.Marshal(b)
-	if string(one) != string(other) {
-		t.Fatalf("for %q\n ours  %s\n theirs %s", input, one, other)
+	if diff := cmp.Diff(b, a); diff != "" {
+		t.Fatalf("for %q theirs (-) is not ours (+):\n%s", input, diff)
 	}
 }

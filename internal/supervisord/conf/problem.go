@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hozo-dev/hozo/fault"
 )
@@ -63,12 +64,9 @@ func (r *report) problem(p problem) {
 
 func (r *report) warn(at Position, code, fix, text string, args ...any) {
 	w := Warning{Code: "supervisord/" + code, Text: fmt.Sprintf(text, args...), Fix: fix, Position: at}
-	for _, known := range r.warnings {
-		if known == w {
-			return
-		}
+	if !slices.Contains(r.warnings, w) {
+		r.warnings = append(r.warnings, w)
 	}
-	r.warnings = append(r.warnings, w)
 }
 
 // err joins the problems in the order in which Supervisor would meet them.

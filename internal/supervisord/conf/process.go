@@ -2,6 +2,7 @@ package conf
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,9 +55,7 @@ func (r *reader) programs(section *section, group string) []Program {
 		p.Number = number
 		// The names of the last process stay, those of the daemon's environment are fresh: Supervisor's own order.
 		local["process_num"], local["numprocs"] = intValue(number), intValue(p.Count)
-		for key, v := range r.environ {
-			local[key] = v
-		}
+		maps.Copy(local, r.environ)
 		s.process(&p, environment, processName)
 		all = append(all, p)
 	}

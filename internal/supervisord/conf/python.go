@@ -73,7 +73,12 @@ var errRange = errors.New("does not fit into 64 bits")
 // parseInt is Python's int(s, base) for base 8 and 10: surrounding space, a sign, single underscores between digits.
 // Python's numbers have no bounds; beyond 64 bits the error is errRange.
 func parseInt(s string, base int) (int64, error) {
-	digits := strip(s)
+	// Python's int looks at a text of ASCII alone with C's isspace.
+	space := unicode.IsSpace
+	if strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 }) {
+		space = isSpace
+	}
+	digits := strings.TrimFunc(s, space)
 	sign := ""
 	if rest, found := strings.CutPrefix(digits, "-"); found {
 		sign, digits = "-", rest

@@ -57,16 +57,16 @@ func (s *scope) expand(text, label, key string) (string, bool) {
 		return out, true
 	}
 	p := problem{code: "bad-expansion", at: s.at(key)}
-	var unknown unknownName
-	var bare bareVerb
+	var unknown unknownNameError
+	var bare bareVerbError
 	switch {
 	case errors.As(err, &unknown):
 		p.words = "Format string " + repr(text) + " for " + repr(label) + " contains names (" + unknown.Error() + ") which cannot be expanded. Available names: " + all.available()
 		p.what = "%(" + string(unknown) + ") in " + label + " stands for nothing"
 		p.fix = expansionFix(string(unknown), all)
 	case errors.As(err, &bare):
-		p.what = label + " has " + bare.Error() + "; Supervisor would write the whole environment there"
-		p.fix = "write %" + bare.Error()[:2] + " for a literal one"
+		p.what = label + " has a %" + string(bare) + " without a name; Supervisor would write the whole environment there"
+		p.fix = "write %%" + string(bare) + " for a literal one"
 	default:
 		p.words = "Format string " + repr(text) + " for " + repr(label) + " is badly formatted: " + err.Error()
 		p.what = label + " is badly formatted: " + err.Error()

@@ -19,6 +19,8 @@ CHANNEL = ["capture_maxbytes", "events_enabled", "syslog", "logfile_backups", "l
 
 def program(p):
     out = {k: getattr(p, k) for k in FIELDS}
+    out["directory"] = out["directory"] or None
+    out["serverurl"] = out["serverurl"] or None
     out["stopsignal"] = int(p.stopsignal)
     restart = p.autorestart
     out["autorestart"] = {
@@ -29,6 +31,7 @@ def program(p):
     for channel in "stdout", "stderr":
         out[channel] = {k: getattr(p, "%s_%s" % (channel, k)) for k in CHANNEL}
         name = getattr(p, channel + "_logfile")
+        # An empty value is no log, and no directory worth the name.
         out[channel]["logfile"] = "auto" if name is datatypes.Automatic else name or "none"
     return out
 
@@ -71,7 +74,8 @@ def config(request):
         servers = [{k: v for k, v in c.items() if k not in ("name", "family")} for c in s.server_configs]
         return {
             "supervisord": daemon, "groups": [group(g) for g in s.process_group_configs], "servers": servers,
-            "warnings": o.parse_warnings, "infos": o.parse_infos, "serverurl": o.serverurl,
+            # One that each of many processes repeats is said once by us.
+            "warnings": list(dict.fromkeys(o.parse_warnings)), "infos": o.parse_infos, "serverurl": o.serverurl,
             "interfaces": [f[0] for f in s.rpcinterface_factories],
         }
     finally:
