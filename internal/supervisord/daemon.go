@@ -60,8 +60,9 @@ type Daemon struct {
 	// What follows belongs to the loop.
 
 	mood     Mood
-	groups   []*group     // in the order they were added
-	known    []conf.Group // as read last; not applied before add or update
+	groups   []*group                 // in the order they were added
+	known    []conf.Group             // as read last; not applied before add or update
+	autoLogs map[*conf.Group]autoLogs // of the groups in known and in groups
 	children map[int]*process
 	serial   int // of the last event
 	version  int // grows with every change, so that a turn knows when it is over
@@ -85,6 +86,7 @@ func New(cfg Config) (*Daemon, error) {
 		mood:     MoodRunning,
 		known:    cfg.Conf.Groups,
 		children: map[int]*process{},
+		autoLogs: map[*conf.Group]autoLogs{},
 		serial:   -1,
 	}
 	var err error

@@ -17,15 +17,26 @@ type group struct {
 	procs  []*process
 	pool   *pool       // of event listeners only
 	socket *fcgiSocket // of fcgi programs only
-	auto   map[string]string
+	auto   autoLogs
 }
+
+// autoLogs are the files of a group's AUTO logs, by the name of the process and the channel.
+type autoLogs map[string]string
 
 // newGroup makes the processes of a group, none of them started, and the files of its AUTO logs.
 func newGroup(d *Daemon, c *conf.Group) (*group, error) {
-	g := &group{d: d, conf: c, auto: map[string]string{}}
+	g := &group{d: d, conf: c, auto: d.autoLogs[c]}
+	fresh := g.auto == nil // a group that was taken out and is brought in again keeps its files
+	if fresh {
+		g.auto = autoLogs{}
+		d.autoLogs[c] = g.auto
+	}
 	for i := range c.Programs {
 		p := &c.Programs[i]
 		g.procs = append(g.procs, &process{d: d, group: g, conf: p})
+		if !fresh {
+			continue
+		}
 		if err := g.makeAutoLogs(p); err != nil {
 			return nil, err
 		}

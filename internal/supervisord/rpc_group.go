@@ -2,6 +2,12 @@
 
 package supervisord
 
+import (
+	"maps"
+
+	"github.com/hozo-dev/hozo/internal/supervisord/conf"
+)
+
 func groupMethods() map[string]method {
 	return map[string]method{
 		"supervisor.reloadConfig": {
@@ -25,6 +31,10 @@ func (r rpc) reloadConfig(args) result {
 		return fail(cantReread, err.Error())
 	}
 	r.d.known = c.Groups
+	maps.DeleteFunc(r.d.autoLogs, func(c *conf.Group, _ autoLogs) bool {
+		g := r.d.group(c.Name)
+		return g == nil || g.conf != c // nobody can bring it in again
+	})
 	added, changed, removed := []any{}, []any{}, []any{}
 	for i := range c.Groups {
 		g := r.d.group(c.Groups[i].Name)

@@ -183,7 +183,7 @@ func configInfo(g *conf.Group, p *conf.Program) map[string]any {
 		"group": g.Name, "group_prio": g.Priority, "killasgroup": p.KillAsGroup, "name": p.Name,
 		"process_prio": p.Priority, "redirect_stderr": p.RedirectStderr, "startretries": p.StartRetries,
 		"startsecs": p.StartSecs, "stopsignal": int(p.StopSignal), "stopwaitsecs": p.StopWaitSecs,
-		"serverurl": cmp.Or(p.ServerURL, "auto"),
+		"serverurl": orNone(p.ServerURL),
 	}
 	if p.UID >= 0 {
 		info["uid"] = p.UID

@@ -321,9 +321,9 @@ func (r rpc) everyone() []*process {
 	return list
 }
 
-// together is how close two answers must be to count as simultaneous: Supervisor looks 20 times a second, so clients know
-// answers of that time in the order of the processes.
-const together = 50 * time.Millisecond
+// together is how close two answers must be to count as simultaneous: Supervisor looks between 20 times a second, when it
+// is busy, and once, when it is not, so clients know answers of one look in the order of the processes.
+const together = 250 * time.Millisecond
 
 // forAll makes a call for every process of a list that wants it, and gathers the answers.
 func (r rpc) forAll(list []*process, want func(*process) bool, do func(p *process, name string) result) result {
