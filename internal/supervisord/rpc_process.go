@@ -6,12 +6,12 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hozo-dev/hozo/internal/supervisord/conf"
 	"github.com/hozo-dev/hozo/internal/supervisord/xmlrpc"
 )
 
@@ -151,6 +151,10 @@ func (r rpc) stop(p *process, name string, wait bool) result {
 	if r.d.mood < MoodRunning {
 		return fail(shutdownState, "")
 	}
+	if p.comesBack() {
+		p.change(Stopped, true) // it has ended, but it must not start again
+		return value(true)
+	}
 	if !p.state.running() {
 		return fail(notRunning, name)
 	}
@@ -177,7 +181,7 @@ func (r rpc) stopProcessGroup(a args) result {
 func (r rpc) stopAllProcesses(a args) result { return r.stopAll(r.everyone(), a.flag(0, true)) }
 
 func (r rpc) stopAll(list []*process, wait bool) result {
-	return r.forAll(list, func(p *process) bool { return p.state.running() }, func(p *process, name string) result {
+	return r.forAll(list, func(p *process) bool { return p.state.running() || p.comesBack() }, func(p *process, name string) result {
 		return r.stop(p, name, wait)
 	})
 }
@@ -232,29 +236,8 @@ func (r rpc) signalAll(list []*process, which any) result {
 
 // signalNumber reads a signal as clients and configurations name it: TERM, SIGTERM or 15.
 func signalNumber(which any) (syscall.Signal, bool) {
-	text := strings.ToUpper(strings.TrimSpace(shown(which)))
-	if n, err := strconv.Atoi(text); err == nil {
-		// Supervisor knows the signals that have a name, which ends before the real-time ones but for the first and last.
-		sig := syscall.Signal(n)
-		return sig, n > 0 && (unix.SignalName(sig) != "" || n == 34 || n == 64)
-	}
-	if !strings.HasPrefix(text, "SIG") {
-		text = "SIG" + text
-	}
-	switch text {
-	case "SIGCLD":
-		text = "SIGCHLD"
-	case "SIGPOLL":
-		text = "SIGIO"
-	case "SIGIOT":
-		text = "SIGABRT"
-	case "SIGRTMIN":
-		return 34, true
-	case "SIGRTMAX":
-		return 64, true
-	}
-	sig := unix.SignalNum(text)
-	return sig, sig != 0
+	sig, err := conf.ParseSignal(shown(which))
+	return sig, err == nil
 }
 
 func shown(v any) string {

@@ -118,6 +118,10 @@ func (all *servers) remove() {
 // handler is everything that a server answers.
 func (d *Daemon) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > maxBodyBytes {
+			httpError(w, http.StatusRequestEntityTooLarge)
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
 		switch path := r.URL.Path; {
 		case strings.HasPrefix(path, "/RPC2"):

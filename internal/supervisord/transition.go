@@ -66,6 +66,9 @@ func (p *process) restarts() bool {
 	}
 }
 
+// comesBack says whether the process has ended and will be started again without being asked.
+func (p *process) comesBack() bool { return p.state == Exited && p.restarts() }
+
 // restartAt is when an EXITED process may be started again: at once, unless it keeps ending at once.
 func (p *process) restartAt() time.Time {
 	if p.hasty > hastyRestarts {
