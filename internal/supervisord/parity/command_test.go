@@ -2,6 +2,7 @@ package parity
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -70,7 +71,11 @@ startretries = 0
 			s.call("supervisor.startProcess", name)
 			s.until(name, "FATAL")
 		}
-		s.note("said %s", s.stderrOf("noexec")+s.stderrOf("badfolder"))
+		for _, name := range []string{"noexec", "badfolder"} {
+			first, _, _ := strings.Cut(s.stderrOf(name), "not spawned")
+			s.note("said %s", first)
+			s.log("spawned: '" + name + "'")
+		}
 		s.log("spawnerr")
 	})
 }

@@ -59,6 +59,7 @@ startsecs = 0
 autorestart = false
 autostart = false
 `, func(s *side) {
+		s.until("recorder", "RUNNING")
 		s.until("once", "EXITED")
 		s.until("odd", "EXITED")
 		s.ctl("start", "wrong")

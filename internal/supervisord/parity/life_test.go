@@ -31,9 +31,9 @@ autostart = false
 		s.ctl("pid", "nobody")
 		s.ctl("help")
 		s.ctl("nonsense")
+		s.events("events", "one", "later")
 		s.ctl("stop", "all")
 		s.ctl("status")
-		s.events("events", "one", "later")
 	})
 }
 

@@ -1,7 +1,6 @@
 package parity
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,12 +30,20 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "supervisord" || os.Args[1] == supervisord.ShimCommand) {
 		os.Exit(cli.Main(context.Background(), cli.OS()))
 	}
-	// Scenarios wait far more than they work: two cores carry them all at once.
+	// Scenarios wait far more than they work: two cores carry a dozen daemons.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "64"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	code := m.Run()
+	clients.end()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 const (
@@ -53,6 +60,7 @@ type side struct {
 	driver  *driver
 	running bool
 	trace   []string
+	marks   int
 }
 
 // header goes before the sections of every scenario.
@@ -73,7 +81,7 @@ serverurl = unix://%(here)s/s.sock
 
 // recorder is the section of a listener that keeps the events of some types.
 func recorder(events string) string {
-	return "[eventlistener:recorder]\ncommand = " + python + " %(here)s/listener.py %(here)s/events\nevents = " + events + "\nbuffer_size = 1000\nstderr_logfile = NONE\n"
+	return "[eventlistener:recorder]\ncommand = " + python + " %(here)s/listener.py %(here)s/events\nevents = REMOTE_COMMUNICATION," + events + "\nbuffer_size = 1000\nstderr_logfile = NONE\n"
 }
 
 // play tells a story to both daemons and compares their traces. conf goes below header; a conf that has a [supervisord]
@@ -171,7 +179,7 @@ func (s *side) start(args ...string) {
 		s.t.Fatalf("start %s: %v (run make deps)", line[0], err)
 	}
 	s.running = true
-	testkit.Eventually(s.t, func() bool { return s.answers() || s.gone() }, "the daemon answers, or ends:\n"+s.read("stdout"))
+	s.eventually(func() bool { return s.answers() || s.gone() }, "the daemon answers, or ends:\n"+s.read("stdout"))
 	if s.gone() {
 		s.t.Fatalf("the daemon ended:\n%s", s.read("stdout"))
 	}
@@ -203,6 +211,21 @@ func (s *side) end() {
 	})
 	_ = s.cmd.Wait() // the scenario asks for the status where it matters
 	timer.Stop()
+}
+
+// eventually asks cond ten times a second until it holds, and gives up after a minute: every question costs Supervisor
+// as much as it costs us, and other tests may be running.
+func (s *side) eventually(cond func() bool, msg string) {
+	s.t.Helper()
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.Now().Add(time.Minute)
+	for !cond() {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("still not so after a minute: %s\n%s", msg, s.read("main.log"))
+		}
+		<-ticker.C
+	}
 }
 
 // wait waits until the daemon ends by itself, and notes its status.
@@ -247,6 +270,9 @@ var varying = []struct {
 	{regexp.MustCompile(`"(pid|start|stop|now)":[1-9]\d*`), `"$1":N`},
 }
 
+// place is where in a file a warning comes from, which ours says and theirs does not.
+var place = regexp.MustCompile(` \(\S+:\d+\)$`)
+
 func (s *side) normal(text string) string {
 	text = strings.ReplaceAll(text, s.dir, "$DIR")
 	for _, v := range varying {
@@ -285,7 +311,12 @@ func sameOrder(output string) string {
 // call makes a call of XML-RPC and notes its answer.
 func (s *side) call(method string, params ...any) {
 	s.t.Helper()
-	s.note("%s%s -> %s", method, compact(params), compact(s.quiet(method, params...)))
+	answer := s.quiet(method, params...)
+	if list, ok := answer["result"].([]any); ok && strings.HasSuffix(method, "Processes") {
+		// What became of each, in the order in which they got there.
+		slices.SortStableFunc(list, func(a, b any) int { return strings.Compare(compact(a), compact(b)) })
+	}
+	s.note("%s%s -> %s", method, compact(params), compact(answer))
 }
 
 // quiet makes a call without noting it.
@@ -309,7 +340,7 @@ func compact(v any) string {
 func (s *side) until(name string, states ...string) {
 	s.t.Helper()
 	last := ""
-	testkit.Eventually(s.t, func() bool {
+	s.eventually(func() bool {
 		info, ok := s.quiet("supervisor.getProcessInfo", name)["result"].(map[string]any)
 		if !ok {
 			return false
@@ -322,7 +353,7 @@ func (s *side) until(name string, states ...string) {
 // untilFile waits until a file holds a text.
 func (s *side) untilFile(name, text string) {
 	s.t.Helper()
-	testkit.Eventually(s.t, func() bool { return strings.Contains(s.read(name), text) }, name+" holds "+text+" in "+s.dir)
+	s.eventually(func() bool { return strings.Contains(s.read(name), text) }, name+" holds "+text+" in "+s.dir)
 }
 
 // raw sends bytes to the server and returns what came back, up to a text that ends it or to the end.
@@ -333,9 +364,22 @@ func (s *side) raw(text, wait string) string {
 	return out
 }
 
+// recorded waits until the recorder has been told of all that has happened: events are told in order.
+func (s *side) recorded() {
+	s.t.Helper()
+	s.until("recorder", "RUNNING")
+	s.marks++
+	mark := fmt.Sprintf("mark-%d.", s.marks)
+	s.quiet("supervisor.sendRemoteCommEvent", mark, "")
+	s.untilFile("events", mark)
+}
+
 // events notes what a listener recorded, process by process: daemons may tell of two processes in either order.
 func (s *side) events(file string, of ...string) {
 	s.t.Helper()
+	if file == "events" {
+		s.recorded()
+	}
 	for _, name := range of {
 		for line := range strings.Lines(s.read(file)) {
 			if strings.Contains(line, "processname:"+name+" ") || strings.Contains(line, "groupname:"+name+`\n`) {
@@ -352,57 +396,10 @@ func (s *side) log(texts ...string) {
 	for _, text := range texts {
 		for line := range strings.Lines(s.read("main.log")) {
 			if strings.Contains(line, text) {
-				s.note("log %s", strings.TrimSpace(line))
+				s.note("log %s", place.ReplaceAllString(strings.TrimSpace(line), ""))
 			}
 		}
 	}
-}
-
-// driver is a Python process that runs Supervisor's clients.
-type driver struct {
-	in  *json.Encoder
-	out *bufio.Reader
-}
-
-func newDriver(t *testing.T) *driver {
-	t.Helper()
-	cmd := exec.Command(python, "-W", "ignore", "testdata/driver.py")
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=/root", "LANG=C.UTF-8", "TZ=UTC"}
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v (run make deps)", python, err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the driver ended with %v (run make deps if supervisor is not installed)", err)
-		}
-	})
-	return &driver{in: json.NewEncoder(in), out: bufio.NewReader(out)}
-}
-
-func (d *driver) ask(t *testing.T, question map[string]any) map[string]any {
-	t.Helper()
-	if err := d.in.Encode(question); err != nil {
-		t.Fatalf("ask the driver: %v (run make deps if supervisor is not installed)", err)
-	}
-	line, err := d.out.ReadBytes('\n')
-	if err != nil {
-		t.Fatalf("hear the driver: %v (run make deps if supervisor is not installed)", err)
-	}
-	var a map[string]any
-	if err := json.Unmarshal(line, &a); err != nil {
-		t.Fatalf("%v in %s", err, line)
-	}
-	return a
 }
 
 func (s *side) exists(name string) bool {
@@ -412,7 +409,7 @@ func (s *side) exists(name string) bool {
 
 func (s *side) untilExists(name string) {
 	s.t.Helper()
-	testkit.Eventually(s.t, func() bool { return s.exists(name) }, name+" exists in "+s.dir)
+	s.eventually(func() bool { return s.exists(name) }, name+" exists in "+s.dir)
 }
 
 // stderrOf is what the AUTO log of a process's stderr holds.
@@ -443,5 +440,21 @@ func (s *side) killLeft() {
 		if _, err := fmt.Sscanf(name, "/proc/%d/", &pid); err == nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
 		}
+	}
+}
+
+func (s *side) rename(from, to string) {
+	s.t.Helper()
+	if err := os.Rename(s.path(from), s.path(to)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// record notes what one listener was told, in its order.
+func (s *side) record(file string) {
+	s.t.Helper()
+	for line := range strings.Lines(s.read(file)) {
+		_, event, _ := strings.Cut(strings.TrimSpace(line), " ")
+		s.note("%s was told %s", file, event)
 	}
 }

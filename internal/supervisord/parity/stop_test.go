@@ -49,8 +49,9 @@ killasgroup = true
 }
 
 func TestStopReachesTheGroup(t *testing.T) {
-	// Each program has a child that says by a file that it got the signal.
-	child := "/bin/sh -c \"sh -c 'trap \\\"touch %(here)s/%(program_name)s.term; exit\\\" TERM; touch %(here)s/%(program_name)s.up; while :; do sleep 0.05; done' & trap 'exit 0' TERM; while :; do sleep 0.05; done\""
+	// Each program has a child that says by a file that it got the signal; its stderr is its own, for the daemon's end
+	// closes with the leader.
+	child := "/bin/sh -c \"sh -c 'exec 2>/dev/null; trap \\\"touch %(here)s/%(program_name)s.term; exit\\\" TERM; touch %(here)s/%(program_name)s.up; while :; do sleep 0.05; done' & trap 'exit 0' TERM; while :; do sleep 0.05; done\""
 	play(t, `
 [program:alone]
 command = `+child+`

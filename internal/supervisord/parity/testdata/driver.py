@@ -1,7 +1,9 @@
-"""Drives one daemon with Supervisor's own client code: one JSON request a line in, one answer a line out."""
+"""Drives daemons with Supervisor's own client code: each connection sends a JSON request a line and gets an answer a line."""
 
 import io
 import json
+import os
+import signal
 import socket
 import sys
 import xmlrpc.client
@@ -62,7 +64,8 @@ def raw(path, text, wait):
     s.connect(path)
     got = b""
     try:
-        s.sendall(text.encode("latin-1"))
+        if text:
+            s.sendall(text.encode("latin-1"))
         while not wait or wait.encode("latin-1") not in got:
             part = s.recv(65536)
             if not part:
@@ -75,12 +78,30 @@ def raw(path, text, wait):
     return {"output": got.decode("latin-1")}
 
 
-for line in sys.stdin:
-    q = json.loads(line)
-    if q["ask"] == "ctl":
-        a = ctl(q["args"])
-    elif q["ask"] == "rpc":
-        a = rpc(q["url"], q["method"], q["params"], q.get("username"), q.get("password"))
-    else:
-        a = raw(q["path"], q["text"], q["wait"])
-    print(json.dumps(a), file=real_stdout, flush=True)
+def serve(conn):
+    lines, out = conn.makefile("r"), conn.makefile("w")
+    for line in lines:
+        q = json.loads(line)
+        if q["ask"] == "ctl":
+            a = ctl(q["args"])
+        elif q["ask"] == "rpc":
+            a = rpc(q["url"], q["method"], q["params"], q.get("username"), q.get("password"))
+        else:
+            a = raw(q["path"], q["text"], q["wait"])
+        print(json.dumps(a), file=out, flush=True)
+
+
+# One process imports Supervisor and each conversation gets a copy of it: importing takes longer than most scenarios.
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen(64)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+while True:
+    conn, _ = server.accept()
+    if os.fork() == 0:
+        server.close()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        serve(conn)
+        os._exit(0)
+    conn.close()
