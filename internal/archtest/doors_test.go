@@ -51,13 +51,15 @@ var doors = map[string][]string{
 	"internal/supervisord":        {"internal/supervisord/conf", "internal/supervisord/xmlrpc", "internal/reap", "fault"},
 	"internal/supervisord/xmlrpc": {},
 	"internal/supervisord/conf":   {"fault"},
+	// A manifest is written as text, comments and all: the translation knows its words, not its types.
+	"internal/supervisord/translate": {"internal/supervisord/conf"},
+	"internal/supervisord/parity":    {}, // tests alone
 
 	"internal/feed": {"wire", "fault"},
-	// The Supervisor drop-in: its configuration is data of its own kind, read without the manifest's words.
 	"internal/cli": {
 		"internal/node", "internal/keeper", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
 		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
-		"internal/supervisord", "internal/supervisord/conf",
+		"internal/supervisord", "internal/supervisord/conf", "internal/supervisord/translate",
 	},
 	"cmd/hozo": {"internal/cli"},
 }

@@ -145,7 +145,7 @@ keeps them alive and shows what they do.
 	add("run", newUp(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newWait(o), newSupervisord(o))
 	add("see", newPs(o), newStatus(o), newLogs(o))
 	add("data", newSend(o), newStream(o), newDLQ(o))
-	add("manifest", newValidate(o), newSchema(o))
+	add("manifest", newValidate(o), newSchema(o), newImport(o))
 	root.AddCommand(newVersion(o), newKeeper(o), newNode(o), newBroker(o), newService(o))
 	markMisuse(root)
 	return root
