@@ -54,24 +54,30 @@ say("before `+begin+`one`+end+` after\n")
 say("<!--XSUPER"); say("VISOR:BEGIN-->tw"); say("o<!--XSUPERVISOR"); say(":END-->\n")
 say("`+begin+`" + "x" * 3000 + "`+end+`\n")
 say("`+begin+`a`+end+``+begin+`b`+end+`\n")
-sys.stderr.write("`+begin+`err`+end+`rest\n"); sys.stderr.flush()
 say("done\n")
 open(sys.argv[1], "w").close()
+time.sleep(1000)
+`)
+		s.write("complain.py", `import sys, time
+sys.stderr.write("`+begin+`err`+end+`and words enough to be written at once, for a short rest waits\n"); sys.stderr.flush()
 time.sleep(1000)
 `)
 	}, recorder("PROCESS_COMMUNICATION")+`
 [program:talk]
 command = `+python+` %(here)s/talk.py %(here)s/spoken
 stdout_capture_maxbytes = 1KB
-stderr_capture_maxbytes = 1KB
 stdout_logfile = %(here)s/talk.out
-stderr_logfile = %(here)s/talk.err
+[program:complain]
+command = `+python+` %(here)s/complain.py
+stderr_capture_maxbytes = 1KB
+stderr_logfile = %(here)s/complain.err
 `, func(s *side) {
 		s.untilExists("spoken")
 		s.untilFile("events", "PROCESS_COMMUNICATION_STDERR")
-		s.events("events", "talk")
+		s.untilFile("complain.err", "waits")
+		s.events("events", "talk", "complain")
 		s.note("out %q", s.read("talk.out"))
-		s.note("err %q", s.read("talk.err"))
+		s.note("err %q", s.read("complain.err"))
 	})
 }
 
