@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+// What fails after the fork fails in the child, which under the race detector and on a busy machine takes its time: its
+// startsecs leave it that.
 func TestCommandsThatCannotRun(t *testing.T) {
 	playAfter(t, func(s *side) {
 		s.write("plain", "not a program")
@@ -39,9 +41,11 @@ startretries = 0
 command = `+sleeper+`
 directory = /no/such/folder
 startretries = 0
+startsecs = 20
 [program:noexec]
 command = %(here)s/noexec
 startretries = 0
+startsecs = 20
 [program:bypath]
 command = mine first "second word"
 environment = PATH="%(here)s/bin:/bin"
