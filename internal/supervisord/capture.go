@@ -29,8 +29,8 @@ func (c *capture) write(data []byte) {
 		if c.capturing {
 			token = captureEnd
 		}
-		if len(c.pending) <= len(token) {
-			return // Supervisor decides only when it has more than a token
+		if len(c.pending) < len(token) {
+			return // it may be the beginning of one
 		}
 		before, after, found := bytes.Cut(c.pending, token)
 		if !found {

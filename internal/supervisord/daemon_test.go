@@ -647,3 +647,66 @@ autorestart=true
 		state[name] = to
 	}
 }
+
+func TestServerAsksForThePassword(t *testing.T) {
+	t.Parallel()
+	const config = `[inet_http_server]
+port=0.0.0.0:0
+[supervisord]
+nodaemon=true
+logfile=%(here)s/main.log
+pidfile=%(here)s/pid
+childlogdir=%(here)s
+[unix_http_server]
+file=%(here)s/rpc
+chmod=0770
+username=me
+password={SHA}82ab876d1387bfafe46cc1c8a2ef074eae50cb1d
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://%(here)s/rpc
+username=me
+password=thepassword
+[program:cat]
+command=/bin/cat
+`
+	d := prepare(t, strings.Replace(config, "0.0.0.0:0", "127.0.0.1:"+freePort(t), 1))
+	d.start()
+	d.await("success: cat")
+	if out, status := d.ctl("status", "cat"); status != 0 {
+		t.Errorf("with the password: %q, %d", out, status)
+	}
+	if out, status := d.ctl("-p", "wrong", "status"); status == 0 || !strings.Contains(out, "Server requires authentication") {
+		t.Errorf("with a wrong one: %q, %d", out, status)
+	}
+	if info, err := os.Stat(filepath.Join(d.dir, "rpc")); err != nil || info.Mode().Perm() != 0o770 {
+		t.Errorf("the socket is %v (%v), want 0770", info.Mode(), err)
+	}
+	for _, path := range []string{"/", "/RPC2", "/logtail/cat", "/mainlogtail", "/tail.html", "/nope"} {
+		if status, _ := d.get(path); status != http.StatusUnauthorized {
+			t.Errorf("GET %s without a password: %d", path, status)
+		}
+	}
+	if !strings.Contains(d.text(), "Server 'inet_http_server' running without any HTTP authentication checking") {
+		t.Error("nothing was said of the server without a password")
+	}
+	if strings.Contains(d.text(), "can be reached from other machines") {
+		t.Error("a server on loopback was called open to others")
+	}
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
