@@ -15,12 +15,20 @@ import (
 type childInfo struct {
 	Signo, Errno, Code int32
 	_                  [unsafe.Sizeof(uintptr(0))/4 - 1]int32
-	PID                int32
-	_                  [112]byte
+	PID, UID, Status   int32
+	_                  [104]byte
+}
+
+// Child is a child that has ended.
+type Child struct {
+	PID int
+	// Exited says that it ended by itself: Status is its exit code. Otherwise a signal killed it: Status is the signal's number.
+	Exited bool
+	Status int
 }
 
 // Peek returns a child that has ended, and leaves it to be taken. It does not wait: without such a child ok is false.
-func Peek() (pid int, ok bool) {
+func Peek() (c Child, ok bool) {
 	for {
 		var info childInfo
 		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)),
@@ -28,7 +36,9 @@ func Peek() (pid int, ok bool) {
 		if err == unix.EINTR {
 			continue
 		}
-		return int(info.PID), err == nil && info.PID != 0
+		const exited = 1 // CLD_EXITED; else it was killed, with or without a core
+		c = Child{PID: int(info.PID), Exited: info.Code == exited, Status: int(info.Status)}
+		return c, err == nil && info.PID != 0
 	}
 }
 

@@ -10,10 +10,11 @@ import (
 // the loop: a disk that hangs then holds up that child alone.
 func (d *Daemon) reap() {
 	for {
-		pid, ok := reap.Peek()
+		child, ok := reap.Peek()
 		if !ok {
 			return
 		}
+		pid := child.PID
 		ws, err := reap.Take(pid)
 		if err != nil {
 			d.log.critical("waitpid error %s; a process may not be cleaned up properly", quote(errnoName(err)))
