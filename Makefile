@@ -18,8 +18,8 @@ build: ## build bin/hozo
 demo: build ## run the firehose example and check its account; EVENTS=FILE-or-URL feeds a real GH Archive hour
 	go run ./examples/firehose/demo -hozo bin/hozo $(if $(EVENTS),-events '$(EVENTS)')
 
-deps: ## install what the tests need on a fresh Debian machine (a C compiler, for the race detector)
-	@command -v cc >/dev/null || { apt-get update -q && apt-get install -y -q gcc libc6-dev; }
+deps: ## install what the tests need on a fresh Debian machine: a C compiler (race detector), Supervisor (to compare with)
+	@internal/testkit/deps.sh
 
 test: deps ## run every test, with the race detector
 	go test -race -shuffle=on -timeout 10m ./...

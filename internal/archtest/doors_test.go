@@ -38,7 +38,8 @@ var doors = map[string][]string{
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
 	"internal/logfile":    {},
-	"internal/keeper":     {"internal/logfile", "fault", "wire", "internal/lifecycle"},
+	"internal/reap":       {},
+	"internal/keeper":     {"internal/logfile", "internal/reap", "fault", "wire", "internal/lifecycle"},
 	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
@@ -46,10 +47,20 @@ var doors = map[string][]string{
 		"internal/manifest", "internal/plan", "internal/supervisor", "internal/keeper", "internal/broker", "internal/status",
 		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
 	},
+	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
+	// everything else asks the keeper to. The two share only how children are reaped.
+	"internal/supervisord":        {"internal/supervisord/conf", "internal/supervisord/xmlrpc", "internal/reap", "fault"},
+	"internal/supervisord/xmlrpc": {},
+	"internal/supervisord/conf":   {"fault"},
+	// A manifest is written as text, comments and all: the translation knows its words, not its types.
+	"internal/supervisord/translate": {"internal/supervisord/conf"},
+	"internal/supervisord/parity":    {}, // tests alone
+
 	"internal/feed": {"wire", "fault"},
 	"internal/cli": {
 		"internal/node", "internal/keeper", "internal/logfile", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
 		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
+		"internal/supervisord", "internal/supervisord/conf", "internal/supervisord/translate",
 	},
 	"cmd/hozo": {"internal/cli"},
 }

@@ -45,6 +45,9 @@ func Main(ctx context.Context, env Env) int {
 	if len(env.Args) > 0 && env.Args[0] == keeper.ShimCommand {
 		return report(env, keeper.ExecShim(env.Args[1:], os.Environ()))
 	}
+	if status, ok := supervisordShim(env, os.Environ()); ok {
+		return status
+	}
 	ctx, stop := signalContext(ctx)
 	defer stop()
 	root := newRoot(env)
@@ -55,6 +58,9 @@ func Main(ctx context.Context, env Env) int {
 	err := root.ExecuteContext(ctx)
 	if errors.Is(err, errInterrupted) {
 		return 130 // the shell's convention for a program that Ctrl-C ended
+	}
+	if status, ok := supervisordTold(err); ok {
+		return status
 	}
 	return report(env, err)
 }
@@ -136,10 +142,10 @@ keeps them alive and shows what they do.
 			root.AddCommand(c)
 		}
 	}
-	add("run", newUp(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newWait(o))
+	add("run", newUp(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newWait(o), newSupervisord(o))
 	add("see", newPs(o), newStatus(o), newLogs(o))
 	add("data", newSend(o), newStream(o), newDLQ(o))
-	add("manifest", newValidate(o), newSchema(o))
+	add("manifest", newValidate(o), newSchema(o), newImport(o))
 	root.AddCommand(newVersion(o), newKeeper(o), newNode(o), newBroker(o), newService(o))
 	markMisuse(root)
 	return root

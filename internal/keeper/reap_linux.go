@@ -3,9 +3,10 @@ package keeper
 import (
 	"os"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hozo-dev/hozo/internal/reap"
 )
 
 // drainTime is how long the end of a process's output is awaited once its tree is gone. What is left is at most a pipe
@@ -99,34 +100,12 @@ func (k *Keeper) finish(r *record, exit Exit) {
 	close(r.done)
 }
 
-// childInfo is the siginfo_t of waitid(2), whose union starts at the alignment of a pointer.
-type childInfo struct {
-	Signo, Errno, Code int32
-	_                  [unsafe.Sizeof(uintptr(0))/4 - 1]int32
-	PID                int32
-	UID                uint32
-	Status             int32
-	_                  [104]byte
-}
-
-// exit is how the child ended.
-func (i childInfo) exit() Exit {
-	const exited = 1 // CLD_EXITED; else it was killed, with or without a core
-	if i.Code == exited {
-		return Exit{Code: int(i.Status), Time: time.Now(), At: Monotonic()}
-	}
-	return Exit{Code: -1, Signal: int(i.Status), Time: time.Now(), At: Monotonic()}
-}
-
 // peek returns a child that has exited, and leaves it to be reaped.
 func peek() (pid int, exit Exit, ok bool) {
-	for {
-		var info childInfo
-		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)),
-			unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		return int(info.PID), info.exit(), err == nil && info.PID != 0
+	c, ok := reap.Peek()
+	exit = Exit{Code: c.Status, Time: time.Now(), At: Monotonic()}
+	if !c.Exited {
+		exit.Code, exit.Signal = -1, c.Status
 	}
+	return c.PID, exit, ok
 }

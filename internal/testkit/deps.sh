@@ -1,0 +1,26 @@
+#!/bin/sh
+# Installs what the tests need from Debian packages: a C compiler for the race detector, and the real Supervisor, with
+# which internal/supervisord is compared. Running it again changes nothing. Needs root only when something is missing.
+set -eu
+
+packages=
+command -v cc >/dev/null || packages="$packages gcc libc6-dev"
+command -v supervisord >/dev/null && /usr/bin/python3 -W ignore -c 'import supervisor.options' 2>/dev/null || packages="$packages supervisor"
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "deps: run as root, or install:$packages" >&2
+	exit 1
+fi
+
+# The tests start daemons of their own, so the package must not start its.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# shellcheck disable=SC2086 # the list is words
+apt-get install -y -q --no-install-recommends $packages
