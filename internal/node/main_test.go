@@ -27,6 +27,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/cli"
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/node"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/wire"
@@ -190,7 +191,7 @@ func (p *project) write(t *testing.T, manifest string) {
 }
 
 // rewrite puts other services into the manifest and applies it.
-func (p *project) rewrite(t *testing.T, services string, args ...any) ([]string, error) {
+func (p *project) rewrite(t *testing.T, services string, args ...any) ([]plan.Step, error) {
 	t.Helper()
 	p.write(t, manifestHead+fmt.Sprintf(services, append([]any{p.self}, args...)...))
 	return p.client.Apply(testkit.Context(t), p.file, "")

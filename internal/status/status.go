@@ -54,6 +54,17 @@ const (
 	Failed   State = "failed"
 )
 
+// Change is how far a change of a running instance is.
+type Change string
+
+// The steps of a change.
+const (
+	ChangeWaiting  Change = "waiting"  // for its turn
+	ChangeStarting Change = "starting" // the new process starts beside the old one
+	ChangeDraining Change = "draining" // the new process has taken over, the old one finishes what it has in hand
+	ChangeFailed   Change = "failed"   // the new process was given up, the old one runs on
+)
+
 // Instance is one process of a service.
 type Instance struct {
 	Name     string    `json:"name"` // "classify.1"
@@ -64,8 +75,14 @@ type Instance struct {
 	Reason   string    `json:"reason,omitempty"` // why it is in this state: "exit status 1", "needs broker"
 	Status   string    `json:"status,omitempty"` // what it says of itself by STATUS=
 	Log      string    `json:"log"`              // path of its log file
-	RSSBytes int64     `json:"rss_bytes"`
-	CPU      float64   `json:"cpu_seconds"`
+
+	// Change is how far a change, or a restart, of an instance is that runs meanwhile; empty when there is none.
+	Change       Change `json:"change,omitempty"`
+	ChangeReason string `json:"change_reason,omitempty"` // "web.1 (pid 4711) starts beside it"; of a failed one: why
+	NextPID      int    `json:"next_pid,omitempty"`      // the process that starts, or drains, beside PID
+
+	RSSBytes int64   `json:"rss_bytes"`
+	CPU      float64 `json:"cpu_seconds"`
 }
 
 // Traffic sums the Reports of a service.

@@ -15,8 +15,8 @@ import (
 // any more to be gone; the rest goes on after it returns, and Wait can follow it.
 //
 // A changed instance that is ready is restarted when those before it in its service have been and are ready again, so a
-// version that does not get ready leaves the rest of the service as it was. An instance that somebody stopped stays so
-// unless it has changed.
+// version that does not get ready leaves the rest of the service as it was. An instance that somebody stopped stays so,
+// changed or not; Start starts it as it is wanted by then.
 //
 // Sockets come first, all those of a service or none. When one cannot be opened, nothing of that service is started or
 // changed, its new instances are Failed with the fault as their reason, and the fault is returned, joined with those of
@@ -69,6 +69,17 @@ func (s *Supervisor) Apply(ctx context.Context, specs []plan.Spec) ([]plan.Step,
 	return steps, errors.Join(errs...)
 }
 
+// Plan returns the steps that Apply would take, and takes none.
+func (s *Supervisor) Plan(ctx context.Context, specs []plan.Spec) ([]plan.Step, error) {
+	if err := check(specs); err != nil {
+		return nil, err
+	}
+	if err := s.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	return plan.Diff(specs, s.have()), nil
+}
+
 // check refuses specs that cannot be told apart or started.
 func check(specs []plan.Spec) error {
 	var errs []error
@@ -108,13 +119,19 @@ func (s *Supervisor) lock(ctx context.Context) (release func(), err error) {
 func (s *Supervisor) have() []plan.Have {
 	var have []plan.Have
 	for _, e := range s.board.all() {
-		have = append(have, plan.Have{Name: e.Name, Hash: e.hash, Hot: e.hot, Running: e.alive})
+		h := plan.Have{Name: e.Name, Hash: e.hash, Hot: e.hot, Running: e.alive, Stopped: e.stopped}
+		if e.parts != nil {
+			h.Cold, h.HotWas = e.parts.cold, e.parts.hot
+		}
+		have = append(have, h)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := len(have)
 	for name, p := range s.found {
-		have = append(have, plan.Have{Name: name, Hash: p.Labels[labelHash], Running: p.Exit == nil})
+		have = append(have, plan.Have{
+			Name: name, Hash: p.Labels[labelHash], Running: p.Exit == nil, Cold: partsOf(p.Labels), Stopped: s.marks.has(name, p.Run),
+		})
 	}
 	slices.SortFunc(have[left:], func(a, b plan.Have) int { return strings.Compare(a.Name, b.Name) })
 	return have

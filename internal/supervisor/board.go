@@ -15,6 +15,8 @@ type entry struct {
 	run       string // of its process; empty when none lives
 	hash      string // of what runs, or of what will
 	hot       string
+	parts     *parts // likewise, key by key
+	stopped   bool   // a person stopped it
 	alive     bool
 	completed bool   // Exited with status 0
 	rolling   bool   // runs on in its old shape until it is its turn to be restarted; the board's, not the owner's
@@ -156,6 +158,9 @@ func (b *board) allLocked() []entry {
 	for _, n := range b.order {
 		if e, ok := b.entries[n]; ok {
 			e.rolling = b.rolling[n]
+			if e.rolling && e.Change == "" {
+				e.Change, e.ChangeReason = status.ChangeWaiting, "waits for its turn to restart"
+			}
 			all = append(all, e)
 		}
 	}

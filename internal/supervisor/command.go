@@ -102,10 +102,6 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 	}
 	fresh := spec.Hash() != o.want.Hash() || o.blocked != ""
 	o.want, o.blocked = spec, ""
-	if fresh && o.goal == goalStop {
-		o.goal = goalRun // it was stopped as it used to be
-		o.again = o.alive
-	}
 	state := o.shown.State
 	switch {
 	case !o.alive && fresh && o.goal == goalRun:
@@ -114,8 +110,10 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 		o.show(ctx, state, o.shown.Reason)
 	case !o.changed():
 		o.update(ctx)
+	case o.goal != goalRun:
+		o.show(ctx, state, o.shown.Reason)
 	case state == status.Stopping:
-		o.again = o.again || o.self && o.goal == goalRun // it stops as it used to be
+		o.again = o.again || o.self // it stops as it used to be
 		o.show(ctx, state, o.shown.Reason)
 	case state == status.Ready:
 		o.rolling = true
@@ -132,7 +130,7 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 // update takes over the hot part of want while the process runs on.
 func (o *owner) update(ctx context.Context) {
 	health, liveness := o.live.Health, o.live.Liveness
-	o.live, o.rolling = o.want, false
+	o.live, o.parts, o.rolling = o.want, o.wantParts(), false
 	state := o.shown.State
 	same := reflect.DeepEqual(health, o.live.Health) && reflect.DeepEqual(liveness, o.live.Liveness)
 	switch {

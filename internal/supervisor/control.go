@@ -47,7 +47,7 @@ func (s *Supervisor) Restart(ctx context.Context, name string) error {
 }
 
 // Stop stops an instance, or every instance of a service, and waits until it is gone, its tree included. It stays
-// stopped until Start, Restart or an Apply that changes it; with Config.Stopped the next supervisor of the same keeper
+// stopped until Start or Restart; with Config.Stopped the next supervisor of the same keeper
 // leaves it so, too.
 func (s *Supervisor) Stop(ctx context.Context, name string) error {
 	targets, err := s.targets(ctx, name)

@@ -33,7 +33,7 @@ func (o *owner) begin(ctx context.Context) {
 		return
 	}
 	o.gen++
-	o.live, o.hash = o.want, o.want.Hash()
+	o.live, o.hash, o.parts = o.want, o.want.Hash(), o.wantParts()
 	o.rolling, o.fine, o.found, o.self = false, false, false, false
 	o.needed = o.board.runs(o.want.Needs)
 	o.backoff.started(o.live.Restart, keeper.Monotonic())
@@ -75,6 +75,7 @@ func (o *owner) request() keeper.Spawn {
 		Log: keeper.Log{Path: s.Log.Path, MaxBytes: s.Log.MaxBytes, Keep: s.Log.Keep},
 		Labels: map[string]string{
 			labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
+			labelParts: partsLabel(s),
 		},
 	}
 }

@@ -42,9 +42,12 @@ type owner struct {
 
 	proc  keeper.Process // the last incarnation; zero before the first
 	hash  string         // of what proc was started with
+	parts *parts         // of what proc was started with; nil when nobody knows
 	alive bool
 	gen   uint64 // counts incarnations
 	found bool   // proc was adopted and has not been seen ready yet
+
+	wanted *parts // of want; see wantParts
 
 	shown   entry // what the board shows
 	falls   uint64
@@ -85,10 +88,11 @@ func (s *Supervisor) newOwner(spec plan.Spec, blocked string, found *keeper.Proc
 	o.dog.Stop()
 	if found != nil {
 		o.proc, o.hash, o.alive, o.gen = *found, found.Labels[labelHash], found.Exit == nil, 1
+		o.parts = &parts{cold: partsOf(found.Labels)}
 		o.found = o.alive
 		o.shown.Restarts, o.backoff = restartsOf(found.Labels), backoffOf(found.Labels[labelBackoff])
 		_ = json.Unmarshal([]byte(found.Labels[labelNeeded]), &o.needed) // without it, what it needs counts from now on
-		if !o.changed() && s.marks.has(spec.Name, found.Run) {
+		if s.marks.has(spec.Name, found.Run) {
 			o.goal = goalStop
 		}
 	}
@@ -207,11 +211,11 @@ func (o *owner) show(ctx context.Context, state status.State, reason string) {
 		},
 		service: o.want.Service, alive: o.alive, falls: o.falls,
 		completed: state == status.Exited && o.fine,
-		hash:      o.want.Hash(), hot: o.want.HotHash(),
+		hash:      o.want.Hash(), hot: o.want.HotHash(), parts: o.wantParts(), stopped: o.goal == goalStop,
 	}
 	if o.alive {
 		e.run = o.proc.Run
-		e.PID, e.hash, e.Log, e.Status = o.proc.PID, o.hash, o.live.Log.Path, o.proc.Status
+		e.PID, e.hash, e.parts, e.Log, e.Status = o.proc.PID, o.hash, o.parts, o.live.Log.Path, o.proc.Status
 	}
 	if state != o.shown.State {
 		e.Since = time.Now()

@@ -1,0 +1,142 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// prepared is everything that a manifest asks of this host. Making it changes nothing.
+type prepared struct {
+	manifest *manifest.Manifest
+	password string
+	grants   []wire.Grant
+	specs    []plan.Spec
+	layout   broker.Layout
+}
+
+// prepare works out what m asks for. With fresh it looks at the programs' files again.
+func (n *Node) prepare(m *manifest.Manifest, fresh bool) (*prepared, error) {
+	port, err := n.state.port()
+	if err != nil {
+		return nil, err
+	}
+	grants, err := grantsOf(m, n.state)
+	if err != nil {
+		return nil, err
+	}
+	specs, err := n.specsOf(m, grants, port, fresh)
+	if err != nil {
+		return nil, err
+	}
+	password, err := n.state.password()
+	if err != nil {
+		return nil, err
+	}
+	return &prepared{m, password, grants, specs, layoutOf(m)}, nil
+}
+
+// plan returns the steps that an apply of the manifest at path would take.
+func (n *Node) plan(ctx context.Context, path, env string) ([]plan.Step, error) {
+	_, m, err := source(path, env)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	before, known := n.layout, n.manifest != nil
+	n.mu.Unlock()
+	if !known {
+		return nil, errNoManifest
+	}
+	p, err := n.prepare(m, true)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := n.supervisor.Plan(ctx, p.specs)
+	return append(streamSteps(before, p.layout), steps...), err
+}
+
+// apply brings the host to the manifest at path. An invalid manifest changes nothing.
+func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error) {
+	src, m, err := source(path, env)
+	if err != nil {
+		return nil, err
+	}
+	return n.bring(ctx, applied{File: path, Env: env, Source: src}, m, true)
+}
+
+// bring brings the host to m, which was read from what is applied.
+func (n *Node) bring(ctx context.Context, from applied, m *manifest.Manifest, fresh bool) ([]plan.Step, error) {
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	p, err := n.prepare(m, fresh)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	before, known := n.layout, n.manifest != nil
+	n.mu.Unlock()
+	steps, err := n.carryOut(ctx, p)
+	if n.current() == m {
+		err = joined(err, n.remember(from, p))
+	}
+	if known {
+		steps = append(streamSteps(before, p.layout), steps...)
+	}
+	return steps, err
+}
+
+// carryOut makes the host what p says.
+func (n *Node) carryOut(ctx context.Context, p *prepared) ([]plan.Step, error) {
+	if err := broker.WriteAccess(n.state.broker(), accessOf(p.password, p.grants)); err != nil {
+		return nil, err
+	}
+	if err := writeGrants(n.state, p.manifest, p.grants); err != nil {
+		return nil, err
+	}
+	if err := write(n.state.layout(), p.layout); err != nil {
+		return nil, fmt.Errorf("write layout: %w", err)
+	}
+	// A broker that runs already is changed here; one that starts provisions itself before it says that it is ready. One
+	// that has started a moment ago, with the layout before this one, is changed by the janitor.
+	connected := n.nats.IsConnected()
+	if connected {
+		if err := n.provision(ctx, p.layout); err != nil {
+			return nil, err
+		}
+	}
+	n.mu.Lock()
+	n.manifest, n.layout, n.unprovisioned = p.manifest, p.layout, !connected
+	n.mu.Unlock()
+	return n.supervisor.Apply(ctx, p.specs)
+}
+
+// streamSteps says what changes in the broker's streams.
+func streamSteps(before, after broker.Layout) []plan.Step {
+	var steps []plan.Step
+	for _, s := range after.Streams {
+		i := slices.IndexFunc(before.Streams, func(old broker.StreamSpec) bool { return old.Name == s.Name })
+		step := plan.Step{Op: plan.OpUpdate, Name: "stream " + s.Name}
+		switch {
+		case i < 0:
+			step.Op, step.Reason = plan.OpStart, "new"
+		case before.Streams[i] != s:
+			step.Keys = plan.Changed(before.Streams[i], s)
+			step.Reason = plan.Because(step.Keys, "it changed")
+		default:
+			continue
+		}
+		steps = append(steps, step)
+	}
+	for _, old := range before.Streams {
+		if !slices.ContainsFunc(after.Streams, func(s broker.StreamSpec) bool { return s.Name == old.Name }) {
+			steps = append(steps, plan.Step{Op: plan.OpUpdate, Name: "stream " + old.Name, Reason: "not in the manifest any more; what it holds is kept"})
+		}
+	}
+	return steps
+}
