@@ -47,6 +47,10 @@ func TestMain(m *testing.M) {
 		if os.Args[1] == "count" {
 			os.Exit(count(os.Args[2]))
 		}
+		if os.Args[1] == "web" {
+			serveHTTP()
+			return
+		}
 		if os.Args[1] == "idle" {
 			idle()
 			return

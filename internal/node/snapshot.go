@@ -152,6 +152,12 @@ func position(src wire.Source, info *jetstream.ConsumerInfo) status.Consumer {
 }
 
 func instanceProblems(service string, i status.Instance) []status.Problem {
+	if i.Change == status.ChangeFailed {
+		return []status.Problem{{
+			Code: "instance/change-failed", Title: fmt.Sprintf("the new process of %s was given up, the old one runs on: %s", i.Name, i.ChangeReason),
+			Service: service, Since: i.Since, Fix: "see hozo logs " + i.Name + ", correct it, then hozo apply",
+		}}
+	}
 	switch i.State {
 	case status.Failed, status.Backoff, status.Unready:
 		return []status.Problem{{

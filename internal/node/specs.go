@@ -61,6 +61,7 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fres
 				Watchdog: s.Watchdog, Health: health(s, s.Health), Liveness: health(s, s.Liveness),
 				Restart: plan.Restart(s.Restart),
 				Node:    own(s),
+				Rolling: plan.Rolling(s.Rolling),
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
 				Log:     plan.Log{Path: n.state.log(name), MaxBytes: int64(s.Log.MaxBytes), Keep: s.Log.Keep},
 			}
@@ -100,6 +101,13 @@ func own(s manifest.Service) map[string]string {
 	settings := map[string]string{}
 	if len(s.Build) > 0 {
 		settings["build"] = strings.Join(s.Build, "\x00")
+	}
+	if a := s.Autoscale; a != nil {
+		for name, value := range map[string]any{
+			"min": a.Min, "max": a.Max, "on": a.On, "target": a.Target, "grow_after": a.GrowAfter, "shrink_after": a.ShrinkAfter,
+		} {
+			settings["scale."+name] = fmt.Sprint(value)
+		}
 	}
 	return settings
 }
