@@ -37,13 +37,14 @@ var doors = map[string][]string{
 
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
+	"internal/autoscale":  {},
 	"internal/keeper":     {"fault", "wire", "internal/lifecycle"},
 	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
-		"internal/manifest", "internal/plan", "internal/supervisor", "internal/keeper", "internal/broker", "internal/status",
-		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
+		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
+		"internal/status", "internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
 	},
 	"internal/feed": {"wire", "fault"},
 	"internal/cli": {

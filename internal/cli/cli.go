@@ -145,7 +145,7 @@ keeps them alive and shows what they do.
 			root.AddCommand(c)
 		}
 	}
-	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newWait(o))
+	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newScale(o), newWait(o))
 	add("see", newPs(o), newStatus(o), newLogs(o))
 	add("data", newSend(o), newStream(o), newDLQ(o))
 	add("manifest", newValidate(o), newPlan(o), newSchema(o))

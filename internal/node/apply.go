@@ -53,7 +53,9 @@ func (n *Node) plan(ctx context.Context, path, env string) ([]plan.Step, error) 
 	if !known {
 		return nil, errNoManifest
 	}
-	p, err := n.prepare(m, true)
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	p, err := n.prepare(n.scaling.scaled(m), true)
 	if err != nil {
 		return nil, err
 	}
@@ -70,20 +72,26 @@ func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error)
 	return n.bring(ctx, applied{File: path, Env: env, Source: src}, m, true)
 }
 
-// bring brings the host to m, which was read from what is applied.
+// bring brings the host to m, which was read from what is applied. With fresh a person asks for it.
 func (n *Node) bring(ctx context.Context, from applied, m *manifest.Manifest, fresh bool) ([]plan.Step, error) {
 	n.applying.Lock()
 	defer n.applying.Unlock()
-	p, err := n.prepare(m, fresh)
+	return n.bringLocked(ctx, from, m, fresh)
+}
+
+func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manifest, fresh bool) ([]plan.Step, error) {
+	scaled := n.scaling.scaled(m)
+	p, err := n.prepare(scaled, fresh)
 	if err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	before, known := n.layout, n.manifest != nil
 	n.mu.Unlock()
-	steps, err := n.carryOut(ctx, p)
-	if n.current() == m {
-		err = joined(err, n.remember(from, p))
+	steps, err := n.carryOut(ctx, p, fresh)
+	if n.current() == scaled {
+		n.from, n.declared = from, m
+		err = joined(err, joined(n.remember(from, p), n.scaling.settle(m)))
 	}
 	if known {
 		steps = append(streamSteps(before, p.layout), steps...)
@@ -92,8 +100,9 @@ func (n *Node) bring(ctx context.Context, from applied, m *manifest.Manifest, fr
 }
 
 // carryOut makes the host what p says.
-func (n *Node) carryOut(ctx context.Context, p *prepared) ([]plan.Step, error) {
-	if err := broker.WriteAccess(n.state.broker(), accessOf(p.password, p.grants)); err != nil {
+func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.Step, error) {
+	// An instance that goes may need its credential until it has drained.
+	if err := broker.WriteAccess(n.state.broker(), accessOf(p.password, append(leaving(n.state, p.grants), p.grants...))); err != nil {
 		return nil, err
 	}
 	if err := writeGrants(n.state, p.manifest, p.grants); err != nil {
@@ -113,7 +122,18 @@ func (n *Node) carryOut(ctx context.Context, p *prepared) ([]plan.Step, error) {
 	n.mu.Lock()
 	n.manifest, n.layout, n.unprovisioned = p.manifest, p.layout, !connected
 	n.mu.Unlock()
-	return n.supervisor.Apply(ctx, p.specs)
+	bring := n.supervisor.Adjust
+	if fresh {
+		bring = n.supervisor.Apply
+	}
+	steps, err := bring(ctx, p.specs)
+	if ctx.Err() != nil {
+		return steps, err // some may still be on their way out
+	}
+	if err := joined(err, broker.WriteAccess(n.state.broker(), accessOf(p.password, p.grants))); err != nil {
+		return steps, err
+	}
+	return steps, dropGrants(n.state, p.grants)
 }
 
 // streamSteps says what changes in the broker's streams.

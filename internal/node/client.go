@@ -58,6 +58,14 @@ func (c *Client) Plan(ctx context.Context, file, env string) ([]plan.Step, error
 	return reply.Steps, err
 }
 
+// Scale sets numbers of instances by hand, which last until they are set to 0 or the manifest's own number changes, and
+// returns the steps that it took.
+func (c *Client) Scale(ctx context.Context, services map[string]int) ([]plan.Step, error) {
+	var reply applyReply
+	err := c.do(ctx, http.MethodPost, "/v1/scale", scaleRequest{services}, &reply)
+	return reply.Steps, err
+}
+
 // Down stops everything. It returns when the services are gone; the node and its keeper end right after.
 func (c *Client) Down(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/v1/down", struct{}{}, nil)

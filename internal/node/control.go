@@ -89,6 +89,14 @@ func (c *control) routes() http.Handler {
 		steps, err := c.node.plan(r.Context(), in.File, in.Env)
 		answer(w, applyReply{steps}, err)
 	})
+	mux.HandleFunc("POST /v1/scale", func(w http.ResponseWriter, r *http.Request) {
+		var in scaleRequest
+		if !decode(w, r, &in) {
+			return
+		}
+		steps, err := c.node.scaleTo(r.Context(), in.Services)
+		answer(w, applyReply{steps}, err)
+	})
 	mux.HandleFunc("POST /v1/down", c.down)
 	acts := map[string]func(context.Context, string) error{
 		"start": c.node.supervisor.Start, "stop": c.node.supervisor.Stop, "restart": c.node.supervisor.Restart,
@@ -173,6 +181,11 @@ func (c *control) events(w http.ResponseWriter, r *http.Request) {
 type applyRequest struct {
 	File string `json:"file"`
 	Env  string `json:"env"`
+}
+
+// scaleRequest sets numbers of instances by hand; 0 gives a service back to the manifest.
+type scaleRequest struct {
+	Services map[string]int `json:"services"`
 }
 
 type applyReply struct {

@@ -19,6 +19,9 @@ func instanceName(service string, n int) string { return fmt.Sprintf("%s.%d", se
 
 // usesBus reports whether a service needs the broker at all.
 func usesBus(s manifest.Service) bool {
+	if s.Autoscale != nil && s.Autoscale.On == manifest.OnRequests {
+		return true // for its reports
+	}
 	return len(s.Publishes)+len(s.Consumes)+len(s.Serves)+len(s.Calls)+len(s.Handles)+len(s.Enqueues) > 0
 }
 

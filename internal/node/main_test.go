@@ -47,6 +47,10 @@ func TestMain(m *testing.M) {
 		if os.Args[1] == "count" {
 			os.Exit(count(os.Args[2]))
 		}
+		if os.Args[1] == "gated" {
+			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), gated))
+			return
+		}
 		if os.Args[1] == "web" {
 			serveHTTP()
 			return
@@ -84,6 +88,22 @@ func count(dir string) int {
 				return 1
 			}
 			return 17
+		}
+	}
+}
+
+// gated is a handler that takes as long as the file that GATE names is not there.
+func gated(ctx context.Context, _ bus.Event[[]byte], _ *bus.Out) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(os.Getenv("GATE")); err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }

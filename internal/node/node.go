@@ -47,7 +47,10 @@ type Node struct {
 	low        lowSince
 	binaries   *binaries
 
-	applying sync.Mutex // one apply at a time
+	applying sync.Mutex // one apply at a time; guards from, declared and scaling's file
+	from     applied    // what was applied last
+	declared *manifest.Manifest
+	scaling  *scaling
 
 	mu       sync.Mutex // guards what follows
 	manifest *manifest.Manifest
@@ -68,7 +71,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
-	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), ready: make(chan struct{})}, nil
+	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), scaling: newScaling(state(cfg.State).scale()), ready: make(chan struct{})}, nil
 }
 
 // Ready is closed once the control API answers and the manifest has been applied.
@@ -101,6 +104,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add("first apply", &once{do: n.firstApply})
 	g.Add("control", &control{node: n, ready: n.ready})
 	g.Add("readiness", &once{do: func(context.Context) error { return sdnotify.Send(sdnotify.Ready) }})
+	g.Add("scaler", &once{do: func(context.Context) error { return nil }, then: n.scale})
 	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
 	return g.Run(ctx)
 }

@@ -149,16 +149,16 @@ func (l *load) awaitRequests(t *testing.T, more uint64) {
 }
 
 // HOZO_TEST_LOAD=5000 asks for that many requests a second and twenty restarts, on a machine that has nothing else to do.
-func intensity() (rate float64, restarts int) {
+func intensity() (rate float64, callers, restarts int) {
 	if n, err := strconv.Atoi(os.Getenv("HOZO_TEST_LOAD")); err == nil {
-		return float64(n), 20
+		return float64(n), 100, 20
 	}
-	return 400, 3
+	return 400, 16, 3
 }
 
 func TestRestartsUnderLoadLoseNoRequest(t *testing.T) {
 	t.Parallel()
-	rate, restarts := intensity()
+	rate, callers, restarts := intensity()
 	for name, lines := range map[string]string{
 		"one by notify":   "scale: 1, health: notify",
 		"one by http":     "scale: 1, health: /readyz",
@@ -168,7 +168,7 @@ func TestRestartsUnderLoadLoseNoRequest(t *testing.T) {
 		run := func(t *testing.T) {
 			p := up(t, "  web: { run: \"%[1]s web\", listen: { http: 0 }, "+lines+" }\n")
 			before := pids(p.status(t))
-			l := startLoad(t, service(p.status(t), "web").Listen["http"], 16, rate)
+			l := startLoad(t, service(p.status(t), "web").Listen["http"], callers, rate)
 			l.awaitRequests(t, 50)
 			began, at := time.Now(), l.requests.Load()
 			for range restarts {

@@ -75,6 +75,7 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 			Name: service.Name, Builtin: service.Builtin, Scale: service.Scale,
 			Instances: instances[service.Name], Traffic: n.totals.of(service.Name),
 		}
+		one.Scaling = n.scaling.status(service)
 		for _, l := range service.Listen {
 			if one.Listen == nil {
 				one.Listen = map[string]string{}
