@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -30,6 +31,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/task"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -49,6 +51,14 @@ func TestMain(m *testing.M) {
 		}
 		if os.Args[1] == "gated" {
 			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), gated))
+			return
+		}
+		if os.Args[1] == "gatedtask" {
+			hozo.Main(hozo.Handle(gatedTask, func(ctx context.Context, _ task.Task[string]) error { return atGate(ctx) }))
+			return
+		}
+		if os.Args[1] == "gatedweb" {
+			hozo.Main(hozo.HTTP(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = atGate(r.Context()) })))
 			return
 		}
 		if os.Args[1] == "web" {
@@ -92,8 +102,11 @@ func count(dir string) int {
 	}
 }
 
-// gated is a handler that takes as long as the file that GATE names is not there.
-func gated(ctx context.Context, _ bus.Event[[]byte], _ *bus.Out) error {
+// gated is a handler that takes as long as the gate is closed.
+func gated(ctx context.Context, _ bus.Event[[]byte], _ *bus.Out) error { return atGate(ctx) }
+
+// atGate waits for the file that GATE names.
+func atGate(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {

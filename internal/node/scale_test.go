@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,10 +12,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/task"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -151,10 +154,96 @@ func TestBurstIsAbsorbedByGrowingAndThenItShrinks(t *testing.T) {
 	if dead, err := p.admin(t).Stream(testkit.Context(t), wire.StreamName(wire.DeadStream)); err != nil || dead.CachedInfo().State.Msgs != 0 {
 		t.Errorf("events were parked: %v", err)
 	}
-	cancel()
-	wg.Wait()
-	all := strings.Join(told, "\n")
-	if !strings.Contains(all, "worker 1 → 2: lag") || !strings.Contains(all, "→ 1: lag 0, 8 an instance") {
-		t.Errorf("events told: %s", all)
+	testkit.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		all := strings.Join(told, "\n")
+		return strings.Contains(all, "worker 1 → 2: lag") && strings.Contains(all, "→ 1: lag 0, 8 an instance")
+	}, "the events of growing and shrinking")
+}
+
+// gatedTask is a kind of task that takes as long as the gate is closed.
+var gatedTask = task.NewKind[string]("gated", task.Config{})
+
+func TestServicesGrowOnRequestsInFlightAndOnTheAgeOfTasks(t *testing.T) {
+	t.Parallel()
+	const services = `  web:
+    run: "%[1]s gatedweb"
+    env: { GATE: "%[2]s" }
+    listen: { http: 0 }
+    health: notify
+    scale: { min: 1, max: 2, on: requests, target: 4, grow_after: 0, shrink_after: 1s }
+  tasks:
+    run: "%[1]s gatedtask"
+    env: { GATE: "%[2]s" }
+    health: notify
+    handles: [gated]
+    scale: { min: 1, max: 2, on: task_age, target: 100ms, grow_after: 0, shrink_after: 1s }
+  feeder:
+    run: "%[1]s idle"
+    publishes: [events.raw]
+    enqueues: [gated]
+`
+	gate := filepath.Join(testkit.TempDir(t), "gate")
+	p := up(t, services, gate)
+	p.write(t, "cores: 64\n"+manifestHead+fmt.Sprintf(services, p.self, gate)) // others use this machine, too
+	if _, err := p.client.Apply(testkit.Context(t), p.file, ""); err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, "the first report", func(s status.Snapshot) bool {
+		return service(s, "web").Scaling.Reason == "0.0 requests in flight, 4 an instance"
+	})
+	address := "http://" + service(p.status(t), "web").Listen["http"]
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for range 10 {
+		wg.Go(func() {
+			resp, err := http.Get(address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("status %s", resp.Status)
+			}
+		})
+	}
+	grant, err := wire.ReadGrant(filepath.Join(p.state, "grants", "feeder.1.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testkit.Context(t)
+	conn, err := bus.Connect(ctx, bus.Config{Grant: grant, URL: p.bus(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := conn.Close(ctx); err != nil {
+			t.Errorf("close the feeder: %v", err)
+		}
+	}()
+	for range 3 {
+		if _, err := gatedTask.Enqueue(ctx, conn, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := p.await(t, "two of each", func(s status.Snapshot) bool {
+		return ready(s) && len(service(s, "web").Instances) == 2 && len(service(s, "tasks").Instances) == 2
+	})
+	if last := service(s, "web").Scaling.Last; !strings.Contains(last, "1 → 2: ") || !strings.Contains(last, "requests in flight, 4 an instance") {
+		t.Errorf("web: %s", last)
+	}
+	if last := service(s, "tasks").Scaling.Last; !strings.Contains(last, "1 → 2: oldest task ") {
+		t.Errorf("tasks: %s", last)
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = p.await(t, "one of each", func(s status.Snapshot) bool {
+		return ready(s) && len(service(s, "web").Instances) == 1 && len(service(s, "tasks").Instances) == 1
+	})
+	if n := service(s, "tasks").Traffic.Tasks; n != 3 {
+		t.Errorf("%d tasks are done, 3 were enqueued", n)
 	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"sync"
@@ -53,9 +54,7 @@ func (s *scaling) load() error {
 			s.kept.Hand[name] = h
 		}
 	}
-	for name, n := range kept.Load {
-		s.kept.Load[name] = n
-	}
+	maps.Copy(s.kept.Load, kept.Load)
 	return nil
 }
 

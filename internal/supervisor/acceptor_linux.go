@@ -141,7 +141,7 @@ func askDiag(req []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // nothing was written that could be lost
 	message := make([]byte, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN+len(req))
 	binary.NativeEndian.PutUint32(message, uint32(cap(message)))
 	binary.NativeEndian.PutUint16(message[4:], sockDiagByFamily)
