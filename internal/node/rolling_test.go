@@ -160,10 +160,9 @@ func TestRestartsUnderLoadLoseNoRequest(t *testing.T) {
 	t.Parallel()
 	rate, callers, restarts := intensity()
 	for name, lines := range map[string]string{
-		"one by notify":   "scale: 1, health: notify",
-		"one by http":     "scale: 1, health: /readyz",
-		"four by notify":  "scale: 4, health: notify",
-		"four without it": "scale: 4, health: /readyz, rolling: { surge: 0 }",
+		"one by notify":  "scale: 1, health: notify",
+		"one by http":    "scale: 1, health: /readyz",
+		"four by notify": "scale: 4, health: notify",
 	} {
 		run := func(t *testing.T) {
 			p := up(t, "  web: { run: \"%[1]s web\", listen: { http: 0 }, "+lines+" }\n")
