@@ -123,6 +123,9 @@ func HTTP(handler http.Handler, config ...web.Config) Part {
 		if cfg.Name != "" {
 			name += " " + cfg.Name
 		}
+		if s.conn != nil {
+			handler = counted(s.conn.Counters(), handler)
+		}
 		server, err := web.New(handler, cfg)
 		if err != nil {
 			return member{}, fmt.Errorf("%s: %w", name, err)
@@ -130,6 +133,33 @@ func HTTP(handler http.Handler, config ...web.Config) Part {
 		return member{name: name, layer: layerHTTP, runner: server, discard: server.Close}, nil
 	}}
 }
+
+// counted counts the requests in flight for the reports. A mux stays visible: the server looks for its patterns.
+func counted(c *bus.Counters, next http.Handler) http.Handler {
+	count := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		done := c.Request()
+		defer done()
+		next.ServeHTTP(w, r)
+	})
+	if mux, ok := next.(router); ok {
+		return countedRouter{count, mux}
+	}
+	return count
+}
+
+// router is what a mux can tell of its patterns.
+type router interface {
+	Handler(r *http.Request) (http.Handler, string)
+}
+
+type countedRouter struct {
+	count http.Handler
+	mux   router
+}
+
+func (c countedRouter) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.count.ServeHTTP(w, r) }
+
+func (c countedRouter) Handler(r *http.Request) (http.Handler, string) { return c.mux.Handler(r) }
 
 // Func runs fn, for anything that the other parts are not. It counts as ready at once. When fn returns, nil or not, the
 // whole service stops; a helper that runs as long as the service waits for ctx. ctx ends after all handlers have

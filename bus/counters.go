@@ -24,6 +24,8 @@ type Counters struct {
 	Dropped  atomic.Uint64 // events that a handler dropped
 	Tasks    atomic.Uint64
 
+	requests gauge // HTTP requests in flight
+
 	outMu     sync.Mutex
 	eventsOut uint64
 	bytesOut  uint64
@@ -119,15 +121,16 @@ func (c *Conn) RunReports(ctx context.Context) error {
 	subject := fmt.Sprintf("%s.%s.%d", wire.ReportSubject, g.Service, g.Instance)
 	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
-	last, lastFull := time.Now(), c.counters.fullTime()
+	last, lastFull, lastRequests := time.Now(), c.counters.fullTime(), c.counters.requests.total()
 	send := func() error {
-		now, full := time.Now(), c.counters.fullTime()
+		now, full, requests := time.Now(), c.counters.fullTime(), c.counters.requests.total()
 		r := c.counters.report()
 		r.Service, r.Instance, r.Run, r.Time = g.Service, g.Instance, c.cfg.Run, now
 		if span := now.Sub(last); span > 0 {
 			r.Busy = min(1, max(0, float64(full-lastFull)/float64(span)))
+			r.InFlight = max(0, float64(requests-lastRequests)/float64(span))
 		}
-		last, lastFull = now, full
+		last, lastFull, lastRequests = now, full, requests
 		data, err := json.Marshal(r)
 		if err != nil {
 			return fmt.Errorf("encode report: %w", err)

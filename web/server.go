@@ -20,8 +20,8 @@ import (
 const afterCut = time.Second
 
 // drainLinger is how long idle and new connections stay open when the drain begins, for requests that are on their way:
-// long beside a round trip to a client, short beside the grace.
-const drainLinger = 500 * time.Millisecond
+// long beside a round trip to a client and a pause of its machine, short beside the grace.
+const drainLinger = 2 * time.Second
 
 // errCut is the cause of the context of requests that outlive DrainGrace.
 var errCut = errors.New("web: the server stopped before the request was done")

@@ -18,4 +18,5 @@ type Report struct {
 	Tasks     uint64            `json:"tasks"`            // tasks done
 	Routes    map[string]uint64 `json:"routes,omitempty"` // events out per subject
 	Busy      float64           `json:"busy"`             // share of the last second in which every worker was busy, 0 to 1
+	InFlight  float64           `json:"in_flight"`        // HTTP requests in flight, mean over the last second
 }

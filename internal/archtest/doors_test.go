@@ -37,6 +37,7 @@ var doors = map[string][]string{
 
 	"internal/manifest":   {"wire", "fault"},
 	"internal/plan":       {},
+	"internal/autoscale":  {},
 	"internal/logfile":    {},
 	"internal/reap":       {},
 	"internal/keeper":     {"internal/logfile", "internal/reap", "fault", "wire", "internal/lifecycle"},
@@ -44,8 +45,8 @@ var doors = map[string][]string{
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
-		"internal/manifest", "internal/plan", "internal/supervisor", "internal/keeper", "internal/broker", "internal/status",
-		"internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
+		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
+		"internal/status", "internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
 	},
 	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
 	// everything else asks the keeper to. The two share only how children are reaped.

@@ -93,11 +93,18 @@ func report(env Env, err error) int {
 	if err == nil {
 		return 0
 	}
+	own, isOwn := errors.AsType[*exit](err)
+	if isOwn && own.err == nil {
+		return own.status
+	}
 	text := fault.Render(err)
 	if newPainter(env.Stderr, env).on {
 		text = strings.ReplaceAll(text, "error: ", "\x1b[31merror:\x1b[0m ")
 	}
 	_, _ = io.WriteString(env.Stderr, text) // nobody is left to tell
+	if isOwn {
+		return own.status
+	}
 	return fault.ExitCode(err)
 }
 
@@ -120,6 +127,8 @@ keeps them alive and shows what they do.
 
   hozo up          start everything and follow its logs; Ctrl-C stops it
   hozo up -d       start everything and leave it running
+  hozo plan        what apply would do, and why
+  hozo apply       bring what runs to what the manifest says, touching nothing else
   hozo status      what runs, what flows, what is wrong`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -142,10 +151,10 @@ keeps them alive and shows what they do.
 			root.AddCommand(c)
 		}
 	}
-	add("run", newUp(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newWait(o), newSupervisord(o))
+	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newScale(o), newWait(o), newSupervisord(o))
 	add("see", newPs(o), newStatus(o), newLogs(o))
 	add("data", newSend(o), newStream(o), newDLQ(o))
-	add("manifest", newValidate(o), newSchema(o), newImport(o))
+	add("manifest", newValidate(o), newPlan(o), newSchema(o), newImport(o))
 	root.AddCommand(newVersion(o), newKeeper(o), newNode(o), newBroker(o), newService(o))
 	markMisuse(root)
 	return root

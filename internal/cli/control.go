@@ -17,7 +17,12 @@ func newStop(o *options) *cobra.Command {
 }
 
 func newRestart(o *options) *cobra.Command {
-	return o.control("restart", "Restart services, one instance after the other", "restarted", (*node.Client).Restart)
+	cmd := o.control("restart", "Restart services, a few instances at a time", "restarted", (*node.Client).Restart)
+	cmd.Long = `Restart replaces the processes of services, as many at a time as rolling says. Where rolling.surge allows it, which is the
+default for services that listen, the new process starts beside the old one and takes over when it is ready; the old one
+then finishes what it has in hand. A new process that does not get ready is given up: the old one runs on, the rest of
+the service is left alone, and the exit status is 1.`
+	return cmd
 }
 
 func (o *options) control(verb, short, done string, act func(*node.Client, context.Context, string) error) *cobra.Command {

@@ -17,6 +17,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/logfile"
 	"github.com/hozo-dev/hozo/internal/node"
+	"github.com/hozo-dev/hozo/internal/plan"
 )
 
 // logsOptions says what of the logs is shown. The zero value is everything there is.
@@ -194,14 +195,18 @@ func (o *options) rotateLogs(ctx context.Context, names []string) error {
 	}
 	defer client.Close()
 	for _, l := range logs {
-		err := client.Rotate(ctx, l.name)
-		if fault.Code(err) == "keeper/no-process" {
-			continue // it has not been started yet
+		// A process of either name may write it, or two for a while.
+		for _, process := range []string{l.name, plan.OtherName(l.name)} {
+			err := client.Rotate(ctx, process)
+			if fault.Code(err) == "keeper/no-process" || fault.Code(err) == "keeper/not-rotated" && process != l.name {
+				continue // it has not been started, or has ended
+			}
+			if err != nil {
+				return fmt.Errorf("rotate log of %s: %w", l.name, err)
+			}
+			o.say("rotated the log of %s", l.name)
+			break
 		}
-		if err != nil {
-			return fmt.Errorf("rotate log of %s: %w", l.name, err)
-		}
-		o.say("rotated the log of %s", l.name)
 	}
 	return nil
 }

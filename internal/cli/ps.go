@@ -82,13 +82,28 @@ func (o *options) table(now time.Time, s status.Snapshot) error {
 
 // remark is why an instance is in its state, and what it says of itself.
 func remark(i status.Instance) string {
+	reason := why(i)
 	switch {
 	case i.Status == "":
-		return i.Reason
-	case i.Reason == "":
+		return reason
+	case reason == "":
 		return strconv.Quote(i.Status)
 	default:
-		return i.Reason + " " + strconv.Quote(i.Status)
+		return reason + " " + strconv.Quote(i.Status)
+	}
+}
+
+// why says what there is to say of an instance: its reason, or how far a change of it is.
+func why(i status.Instance) string {
+	switch i.Change {
+	case "":
+		return i.Reason
+	case status.ChangeFailed:
+		return "change given up: " + i.ChangeReason
+	case status.ChangeWaiting:
+		return "changed, " + i.ChangeReason
+	default:
+		return i.ChangeReason
 	}
 }
 

@@ -60,6 +60,18 @@ func (o *options) printStatus(s status.Snapshot) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	for _, service := range s.Services {
+		if sc := service.Scaling; sc != nil {
+			fmt.Fprintf(out, "\nscaling:  %s has %d instances by %s (manifest: %s)", service.Name, sc.Wanted, sc.By, sc.Declared)
+			if sc.By == "load" && sc.Reason != "" {
+				fmt.Fprintf(out, ": %s", sc.Reason)
+			}
+			if sc.Last != "" {
+				fmt.Fprintf(out, "; %s ago %s", age(s.Time.Sub(sc.Since)), sc.Last)
+			}
+			fmt.Fprintln(out)
+		}
+	}
 	if s.Saturated != "" {
 		fmt.Fprintf(out, "\nbottleneck: %s\n", paint.yellow(s.Saturated))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/internal/node"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 )
 
@@ -50,7 +51,7 @@ When the project is running already, up brings it to what the manifest says now:
 				}
 			}
 			client := node.NewClient(state)
-			if err := o.bringUp(ctx, client, state, m); err != nil {
+			if err := o.bringUp(ctx, client, state, m, o.saySteps); err != nil {
 				return err
 			}
 			err = o.awaitReady(ctx, client, timeout)
@@ -82,19 +83,26 @@ When the project is running already, up brings it to what the manifest says now:
 	return cmd
 }
 
-// bringUp starts the keeper of state, or, when one runs already, has its node apply m.
-func (o *options) bringUp(ctx context.Context, client *node.Client, state string, m *manifest.Manifest) error {
+// saySteps tells what was done.
+func (o *options) saySteps(steps []plan.Step) {
+	if len(steps) == 0 {
+		o.say("nothing to change")
+	}
+	for _, step := range steps {
+		o.say("%s", step)
+	}
+}
+
+// bringUp starts the keeper of state, or, when one runs already, has its node apply m and gives tell what was done.
+func (o *options) bringUp(ctx context.Context, client *node.Client, state string, m *manifest.Manifest, tell func([]plan.Step)) error {
 	if probe, err := keeper.Dial(ctx, keeper.SocketPath(state)); err == nil {
 		_ = probe.Close() // it was only asked whether it is there
 		steps, err := client.Apply(ctx, m.Path, m.Env)
 		if err != nil {
 			return err
 		}
-		if len(steps) == 0 {
-			o.say("nothing to change")
-		}
-		for _, step := range steps {
-			o.say("%s", step)
+		if tell != nil {
+			tell(steps)
 		}
 		return nil
 	}

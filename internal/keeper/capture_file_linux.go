@@ -20,6 +20,8 @@ const (
 	lookEvery = time.Second
 )
 
+// The functions of this file, but for rotateIdle and rotateEnded, are called with shared.mu held.
+
 // open opens the log as it is, or makes it. Its index comes first, so that no reader finds a file without one.
 func (c *capture) open() error {
 	path := c.spec.Path
@@ -50,36 +52,42 @@ func (c *capture) open() error {
 		return err
 	}
 	_ = f.Fd() // blocking again: a write that finds no room must fail, not wait for a poller
-	c.file, c.limit, c.looked = f, c.spec.MaxBytes, time.Now()
+	c.file, c.of, c.limit, c.looked = f, c.shared.generation, c.spec.MaxBytes, time.Now()
 	return nil
 }
 
 // openIndex opens the index of a file of that size. Without one, times are not known; so be it.
 func (c *capture) openIndex(size int64) {
-	c.index = nil
-	if c.device {
+	if c.device || c.shared.index != nil {
 		return
 	}
 	above := uint64(0)
 	if size < 0 {
-		above = c.seq
+		above = c.shared.seq
 	}
 	x, err := logfile.OpenIndex(c.spec.Path, size, above)
 	if err != nil {
 		c.log.Warn("log has no index, times of its lines are not known", "path", c.spec.Path, "error", err)
 		return
 	}
-	c.index, c.seq = x, x.Seq()
+	c.shared.index, c.shared.seq = x, x.Seq()
 }
 
 func (c *capture) closeFile() {
 	if c.file != nil {
 		_ = c.file.Close() // every write's error was seen
+		c.file = nil
 	}
-	if c.index != nil {
-		_ = c.index.Close() // as above
+}
+
+// firstOutput is when the first byte of the present file came.
+func (c *capture) firstOutput() time.Time {
+	if c.shared == nil {
+		return time.Time{}
 	}
-	c.file, c.index = nil, nil
+	c.shared.mu.Lock()
+	defer c.shared.mu.Unlock()
+	return c.shared.index.First()
 }
 
 // measure returns the present size of the file, which is where output goes: whoever truncates a log, or writes a line to
@@ -94,8 +102,12 @@ func (c *capture) measure() (size int64, ok bool) {
 		return 0, false
 	}
 	now := time.Now()
-	if stat.Nlink == 0 || now.Sub(c.looked) >= lookEvery && !c.named(&stat) {
-		c.closeFile() // removed or renamed by somebody else
+	rotated := c.of != c.shared.generation // by the other capture of this log
+	if rotated || stat.Nlink == 0 || now.Sub(c.looked) >= lookEvery && !c.named(&stat) {
+		if !rotated {
+			c.shared.moved() // removed or renamed by somebody else
+		}
+		c.closeFile()
 		if err := c.open(); err != nil {
 			c.fail(err)
 		}
@@ -103,9 +115,7 @@ func (c *capture) measure() (size int64, ok bool) {
 	}
 	if now.Sub(c.looked) >= lookEvery {
 		c.looked = now
-		if c.index == nil {
-			c.openIndex(stat.Size)
-		}
+		c.openIndex(stat.Size) // if it could not be before
 	}
 	c.mark(now, stat.Size)
 	return stat.Size, true
@@ -119,13 +129,13 @@ func (c *capture) named(open *unix.Stat_t) bool {
 }
 
 func (c *capture) mark(now time.Time, offset int64) {
-	if c.index == nil {
+	x := c.shared.index
+	if x == nil {
 		return
 	}
-	fresh := c.index.First().IsZero()
-	if err := c.index.Mark(now, offset); err != nil {
-		_ = c.index.Close() // opened again at the next look
-		c.index = nil
+	fresh := x.First().IsZero()
+	if err := x.Mark(now, offset); err != nil {
+		c.shared.closeIndex()
 		return
 	}
 	if fresh && c.spec.Age > 0 {
@@ -152,6 +162,10 @@ func (c *capture) rotateSoon() {
 
 // rotateIdle rotates a file that is due while no output comes.
 func (c *capture) rotateIdle() {
+	if c.shared != nil {
+		c.shared.mu.Lock()
+		defer c.shared.mu.Unlock()
+	}
 	if c.file == nil || c.device {
 		c.rotated(c.notOpen())
 		return
@@ -188,6 +202,7 @@ func (c *capture) rotateFile(size int64) {
 		c.rotated(err)
 		return
 	}
+	c.shared.moved()
 	c.closeFile()
 	err = c.open()
 	if err != nil {
@@ -213,6 +228,10 @@ func (c *capture) rotateEnded() error {
 	if c.want.Path == "" {
 		return misuse("not-rotated", "its output is discarded", "")
 	}
+	shared := c.logs.join(c.want.Path)
+	defer c.logs.part(c.want.Path, shared)
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
 	info, err := os.Stat(c.want.Path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && (info.Size() == 0 || !info.Mode().IsRegular()) {
 		return nil
@@ -225,6 +244,7 @@ func (c *capture) rotateEnded() error {
 	if err := logfile.Shift(c.want.Path, c.want.Keep); err != nil {
 		return err
 	}
+	shared.moved()
 	if c.want.Compress {
 		c.logs.compress(c.want.Path)
 	}

@@ -21,6 +21,7 @@ func (c *capture) fail(err error) {
 	}
 	c.gapCause = err
 	c.closeFile()
+	c.shared.closeIndex()
 	c.retry = time.Now().Add(logRetry)
 }
 

@@ -22,6 +22,7 @@ type capture struct {
 	pipe    *os.File
 	log     *slog.Logger
 	logs    *logs
+	shared  *sharedLog    // nil when output is discarded
 	dropped atomic.Uint64 // bytes that could not be written
 	done    chan struct{} // closed when run has returned
 	matcher *lineMatcher  // set before run, whose it is then; nil looks for nothing
@@ -38,12 +39,11 @@ type capture struct {
 	// Owned by run.
 	spec     Log
 	file     *os.File // nil after a failed write, until it is opened again
-	index    *logfile.IndexWriter
-	seq      uint64 // of the file that was opened last
-	device   bool   // not a regular file: it has no size and is not rotated
-	byCopy   bool   // its file system cannot splice
-	limit    int64  // size at which the file is rotated; 0 means never
-	due      bool   // to be rotated whatever its size
+	of       uint64   // generation of the shared log that file is
+	device   bool     // not a regular file: it has no size and is not rotated
+	byCopy   bool     // its file system cannot splice
+	limit    int64    // size at which the file is rotated; 0 means never
+	due      bool     // to be rotated whatever its size
 	cutAt    time.Time
 	answers  []chan error // of asks that wait for the rotation
 	retry    time.Time
@@ -72,11 +72,9 @@ func newCapture(spec Log, log *slog.Logger, logs *logs) (*capture, error) {
 	if spec.Path == "" {
 		return c, nil
 	}
-	if err := c.open(); err != nil {
-		if !transient(err) {
-			return nil, err
-		}
-		c.fail(err)
+	if err := c.begin(); err != nil && !transient(err) {
+		c.logs.part(spec.Path, c.shared)
+		return nil, err
 	}
 	if spec.Compress {
 		logs.compress(spec.Path) // what a crash has left to do
@@ -89,11 +87,21 @@ func newCapture(spec Log, log *slog.Logger, logs *logs) (*capture, error) {
 func resumeCapture(spec Log, log *slog.Logger, logs *logs) *capture {
 	c := &capture{log: log, logs: logs, done: make(chan struct{}), woken: make(chan struct{}, 1), want: spec, spec: spec}
 	if spec.Path != "" {
-		if err := c.open(); err != nil {
-			c.fail(err)
-		}
+		_ = c.begin() // tried again with the first output
 	}
 	return c
+}
+
+// begin opens the log for the first time.
+func (c *capture) begin() error {
+	c.shared = c.logs.join(c.spec.Path)
+	c.shared.mu.Lock()
+	defer c.shared.mu.Unlock()
+	err := c.open()
+	if err != nil {
+		c.fail(err)
+	}
+	return err
 }
 
 // run moves output until the last writer of the pipe is gone, or abandon.
@@ -145,7 +153,7 @@ func (c *capture) attend() {
 		c.rotateSoon()
 	}
 	var next time.Time
-	if first := c.index.First(); c.spec.Age > 0 && !first.IsZero() && !c.due {
+	if first := c.firstOutput(); c.spec.Age > 0 && !first.IsZero() && !c.due {
 		if next = first.Add(c.spec.Age); !time.Now().Before(next) {
 			c.rotateSoon()
 		}
@@ -267,10 +275,16 @@ func (c *capture) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
-	if c.file != nil && c.gap > 0 {
-		_ = c.writeGap() // the count tells it as well
+	if c.shared != nil {
+		c.shared.mu.Lock()
+		if c.file != nil && c.gap > 0 {
+			_ = c.writeGap() // the count tells it as well
+		}
+		c.closeFile()
+		c.shared.mu.Unlock()
+		c.logs.part(c.want.Path, c.shared)
+		c.shared = nil
 	}
-	c.closeFile()
 	for _, answer := range append(c.answers, c.asks...) {
 		answer <- c.rotateEnded()
 	}

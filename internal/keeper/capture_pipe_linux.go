@@ -32,6 +32,8 @@ func (c *capture) turn(pipe int) outcome {
 		_, out := c.take(pipe)
 		return out
 	}
+	c.shared.mu.Lock()
+	defer c.shared.mu.Unlock()
 	if c.file == nil && !c.reopen() {
 		return c.unwritten(pipe)
 	}

@@ -24,14 +24,15 @@ type logs struct {
 	stop   chan struct{} // closed when the keeper ends
 
 	mu      sync.Mutex
-	large   int      // pipes
-	queue   []string // logs with files to compress, each once: as many as there are logs at most
+	shared  map[string]*sharedLog // by path
+	large   int                   // pipes
+	queue   []string              // logs with files to compress, each once: as many as there are logs at most
 	working bool
 	ended   bool
 }
 
 func newLogs(log *slog.Logger, launch func(func())) *logs {
-	return &logs{log: log, launch: launch, stop: make(chan struct{})}
+	return &logs{log: log, launch: launch, stop: make(chan struct{}), shared: map[string]*sharedLog{}}
 }
 
 // compress has the rotated files of a log compressed, some time.

@@ -28,6 +28,7 @@ func (c *checker) all() {
 		c.service(s)
 		c.wiring(s)
 		c.builtin(s)
+		c.scaling(s)
 	}
 	c.listeners()
 	c.needs()

@@ -129,7 +129,7 @@ func (c *checker) routing(s *Service) {
 }
 
 func (c *checker) sink(s *Service) {
-	if s.Scale > 1 {
+	if s.Scale > 1 && s.Autoscale == nil {
 		c.add(c.value("services", s.Name, "scale"), "scaled-sink", fmt.Sprintf("sink service %q cannot be scaled: one reader keeps the order of the events", s.Name), "remove scale; write to more targets with more sinks")
 	}
 	to := c.node("services", s.Name, "to")

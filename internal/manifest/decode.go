@@ -16,6 +16,7 @@ func contentKeys[T any](of func(*T) *Manifest) []key[T] {
 	return []key[T]{
 		field("project", "Name of the project: it names the processes, the state folder and the bus.", nameText(plainName()), func(t *T) *string { return &of(t).Project }),
 		field("broker", "The message engine.", object(brokerKeys(), nil), func(t *T) *Broker { return &of(t).Broker }),
+		field("cores", "CPU cores that automatic scaling may fill. Default: those of the host.", whole(1, 4096), func(t *T) *int { return &of(t).Cores }),
 		field("streams", "Durable sequences of events under dotted names. A stream stores its own name as a subject and everything below it.",
 			named[Stream]{dottedName(), object(streamKeys(), nil), newStream, true}.shape(), func(t *T) *[]Stream { return &of(t).Streams }),
 		field("services", "The programs, built-in ones as well.",

@@ -16,6 +16,7 @@ type Manifest struct {
 	Dir      string // its folder: relative paths in it start here
 	Env      string // name of the overlaid environment, or ""
 	Broker   Broker
+	Cores    int       // CPU cores that automatic scaling may fill; default 0: those of the host
 	Streams  []Stream  // in file order
 	Services []Service // in file order
 }
@@ -58,8 +59,10 @@ type Service struct {
 	Listen    []Listen
 	Watchdog  time.Duration // how often it promises to send WATCHDOG=1; default 0: never
 	Health    *Health
-	Liveness  *Health // neither Notify nor Log
-	Scale     int     // instances; default 1
+	Liveness  *Health    // neither Notify nor Log
+	Scale     int        // instances; default 1, with Autoscale its Min
+	Autoscale *Autoscale // nil: Scale is the number of instances
+	Rolling   Rolling
 	Restart   Restart
 	Stop      Stop
 	Needs     []Need
@@ -111,6 +114,30 @@ type Restart struct {
 	Window     time.Duration // default 5m
 	Then       string        // once the budget is spent: slow (default: try again every RetryAfter) or fail
 	RetryAfter time.Duration // default 1m
+}
+
+// What automatic scaling looks at.
+const (
+	OnLag      = "lag"      // messages (frames) of its streams that are not done, an instance
+	OnTaskAge  = "task_age" // age in seconds of the oldest task that is not done
+	OnCPU      = "cpu"      // CPU cores that an instance uses
+	OnRequests = "requests" // HTTP requests in flight, an instance
+)
+
+// Autoscale lets the platform choose the number of instances.
+type Autoscale struct {
+	Min, Max    int           // 1 by default, and required
+	On          string        // OnLag, OnTaskAge, OnCPU or OnRequests
+	Target      float64       // of what On says; default 64 messages, 10 (seconds), 0.7 cores, 64 requests
+	GrowAfter   time.Duration // how long it must be above before instances are added; default 3s
+	ShrinkAfter time.Duration // how long it must be below before some are taken away; default 1m
+}
+
+// Rolling is how the instances of a service are replaced.
+type Rolling struct {
+	Surge          int           // new processes beside old ones at once; default 1 for a service that listens and can be probed, else 0
+	MaxUnavailable int           // without Surge, instances that may be away at once; default 1
+	Timeout        time.Duration // in which a new process must get ready beside the old one; default 0: health.grace, or 30s
 }
 
 // Stop is how an instance is asked to end.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/supervisor"
 )
@@ -44,9 +45,24 @@ func (c *Client) Status(ctx context.Context) (status.Snapshot, error) {
 }
 
 // Apply brings the host to the manifest at file and returns the steps that it took.
-func (c *Client) Apply(ctx context.Context, file, env string) ([]string, error) {
+func (c *Client) Apply(ctx context.Context, file, env string) ([]plan.Step, error) {
 	var reply applyReply
 	err := c.do(ctx, http.MethodPost, "/v1/apply", applyRequest{file, env}, &reply)
+	return reply.Steps, err
+}
+
+// Plan returns the steps that Apply would take, and takes none.
+func (c *Client) Plan(ctx context.Context, file, env string) ([]plan.Step, error) {
+	var reply applyReply
+	err := c.do(ctx, http.MethodPost, "/v1/plan", applyRequest{file, env}, &reply)
+	return reply.Steps, err
+}
+
+// Scale sets numbers of instances by hand, which last until they are set to 0 or the manifest's own number changes, and
+// returns the steps that it took.
+func (c *Client) Scale(ctx context.Context, services map[string]int) ([]plan.Step, error) {
+	var reply applyReply
+	err := c.do(ctx, http.MethodPost, "/v1/scale", scaleRequest{services}, &reply)
 	return reply.Steps, err
 }
 

@@ -79,7 +79,23 @@ func (c *control) routes() http.Handler {
 			return
 		}
 		steps, err := c.node.apply(r.Context(), in.File, in.Env)
-		answer(w, applyReply{Steps: lines(steps)}, err)
+		answer(w, applyReply{steps}, err)
+	})
+	mux.HandleFunc("POST /v1/plan", func(w http.ResponseWriter, r *http.Request) {
+		var in applyRequest
+		if !decode(w, r, &in) {
+			return
+		}
+		steps, err := c.node.plan(r.Context(), in.File, in.Env)
+		answer(w, applyReply{steps}, err)
+	})
+	mux.HandleFunc("POST /v1/scale", func(w http.ResponseWriter, r *http.Request) {
+		var in scaleRequest
+		if !decode(w, r, &in) {
+			return
+		}
+		steps, err := c.node.scaleTo(r.Context(), in.Services)
+		answer(w, applyReply{steps}, err)
 	})
 	mux.HandleFunc("POST /v1/down", c.down)
 	acts := map[string]func(context.Context, string) error{
@@ -167,8 +183,13 @@ type applyRequest struct {
 	Env  string `json:"env"`
 }
 
+// scaleRequest sets numbers of instances by hand; 0 gives a service back to the manifest.
+type scaleRequest struct {
+	Services map[string]int `json:"services"`
+}
+
 type applyReply struct {
-	Steps []string `json:"steps"`
+	Steps []plan.Step `json:"steps"`
 }
 
 type countReply struct {
@@ -187,14 +208,6 @@ type wireFault struct {
 	Where  string     `json:"where"`
 	Source string     `json:"source"`
 	Fix    string     `json:"fix"`
-}
-
-func lines(steps []plan.Step) []string {
-	all := make([]string, len(steps))
-	for i, s := range steps {
-		all[i] = s.String()
-	}
-	return all
 }
 
 func decode(w http.ResponseWriter, r *http.Request, v any) bool {

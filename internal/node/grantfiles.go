@@ -14,8 +14,7 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// writeGrants stores the grants and removes those of instances that are gone. The grant of a service with a user of its
-// own belongs to that user, who may only read it; then the state folder can be passed through, and shows nothing more.
+// writeGrants stores the grants. The grant of a service with a user of its own belongs to that user, who may only read it; then the state folder can be passed through, and shows nothing more.
 func writeGrants(st state, m *manifest.Manifest, grants []wire.Grant) error {
 	owners, err := ownersOf(st, m)
 	if err != nil {
@@ -33,10 +32,8 @@ func writeGrants(st state, m *manifest.Manifest, grants []wire.Grant) error {
 			return fmt.Errorf("set mode of %s: %w", dir, err)
 		}
 	}
-	keep := map[string]bool{st.grant("node"): true}
 	for _, g := range grants {
 		path := st.grant(g.User)
-		keep[path] = true
 		if owner, ok := owners[g.Service]; ok {
 			err = writeFor(path, g, owner.uid)
 		} else {
@@ -45,6 +42,31 @@ func writeGrants(st state, m *manifest.Manifest, grants []wire.Grant) error {
 		if err != nil {
 			return fmt.Errorf("write grant: %w", err)
 		}
+	}
+	return nil
+}
+
+// leaving returns the grants of instances that are not among those wanted any more.
+func leaving(st state, grants []wire.Grant) []wire.Grant {
+	paths, err := filepath.Glob(filepath.Join(st.grants(), "*.json"))
+	if err != nil {
+		return nil // the pattern is good: the folder is not there yet
+	}
+	var old []wire.Grant
+	for _, path := range paths {
+		g, err := wire.ReadGrant(path)
+		if err == nil && g.User != "" && !slices.ContainsFunc(grants, func(w wire.Grant) bool { return w.User == g.User }) {
+			old = append(old, g) // what is no grant is no instance's
+		}
+	}
+	return old
+}
+
+// dropGrants removes the grants of instances that are gone.
+func dropGrants(st state, grants []wire.Grant) error {
+	keep := map[string]bool{st.grant("node"): true}
+	for _, g := range grants {
+		keep[st.grant(g.User)] = true
 	}
 	old, err := filepath.Glob(filepath.Join(st.grants(), "*.json"))
 	if err != nil {

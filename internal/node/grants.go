@@ -19,6 +19,9 @@ func instanceName(service string, n int) string { return fmt.Sprintf("%s.%d", se
 
 // usesBus reports whether a service needs the broker at all.
 func usesBus(s manifest.Service) bool {
+	if s.Autoscale != nil && s.Autoscale.On == manifest.OnRequests {
+		return true // for its reports
+	}
 	return len(s.Publishes)+len(s.Consumes)+len(s.Serves)+len(s.Calls)+len(s.Handles)+len(s.Enqueues) > 0
 }
 
@@ -53,16 +56,26 @@ func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 	return grants, nil
 }
 
-// wiring is a digest of what the grant of an instance allows and configures.
-func wiring(grants []wire.Grant, instance string) string {
+// wiring digests what the grant of an instance allows and configures, by the manifest's keys.
+func wiring(grants []wire.Grant, instance string) map[string]string {
 	g := grants[slices.IndexFunc(grants, func(g wire.Grant) bool { return g.User == instance })]
-	g.Password = ""
-	data, err := json.Marshal(g)
-	if err != nil {
-		panic(fmt.Sprintf("node: internal error: a grant that was made here cannot be encoded: %v", err))
+	parts := map[string]any{
+		"consumes": g.Consumes, "publishes": g.Publish, "handles": g.Handles, "enqueues": g.Enqueues, "serves": g.Serves, "calls": g.Calls,
+		"settings": g.Config,
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8]) // 64 bits tell one instance's wirings apart
+	all := map[string]string{}
+	for name, part := range parts {
+		data, err := json.Marshal(part)
+		if err != nil {
+			panic(fmt.Sprintf("node: internal error: a grant that was made here cannot be encoded: %v", err))
+		}
+		if string(data) == "null" {
+			continue
+		}
+		sum := sha256.Sum256(data)
+		all[name] = hex.EncodeToString(sum[:8]) // 64 bits tell one instance's wirings apart
+	}
+	return all
 }
 
 func keptPassword(path string) (string, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -27,8 +28,10 @@ import (
 	"github.com/hozo-dev/hozo/internal/cli"
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/node"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/task"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -45,6 +48,22 @@ func TestMain(m *testing.M) {
 		}
 		if os.Args[1] == "count" {
 			os.Exit(count(os.Args[2]))
+		}
+		if os.Args[1] == "gated" {
+			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), gated))
+			return
+		}
+		if os.Args[1] == "gatedtask" {
+			hozo.Main(hozo.Handle(gatedTask, func(ctx context.Context, _ task.Task[string]) error { return atGate(ctx) }))
+			return
+		}
+		if os.Args[1] == "gatedweb" {
+			hozo.Main(hozo.HTTP(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = atGate(r.Context()) })))
+			return
+		}
+		if os.Args[1] == "web" {
+			serveHTTP()
+			return
 		}
 		if os.Args[1] == "idle" {
 			idle()
@@ -79,6 +98,25 @@ func count(dir string) int {
 				return 1
 			}
 			return 17
+		}
+	}
+}
+
+// gated is a handler that takes as long as the gate is closed.
+func gated(ctx context.Context, _ bus.Event[[]byte], _ *bus.Out) error { return atGate(ctx) }
+
+// atGate waits for the file that GATE names.
+func atGate(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(os.Getenv("GATE")); err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -190,7 +228,7 @@ func (p *project) write(t *testing.T, manifest string) {
 }
 
 // rewrite puts other services into the manifest and applies it.
-func (p *project) rewrite(t *testing.T, services string, args ...any) ([]string, error) {
+func (p *project) rewrite(t *testing.T, services string, args ...any) ([]plan.Step, error) {
 	t.Helper()
 	p.write(t, manifestHead+fmt.Sprintf(services, append([]any{p.self}, args...)...))
 	return p.client.Apply(testkit.Context(t), p.file, "")

@@ -17,7 +17,6 @@ import (
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/internal/manifest"
-	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/sdnotify"
 	"github.com/hozo-dev/hozo/internal/supervisor"
 )
@@ -46,8 +45,12 @@ type Node struct {
 	feed       *feed
 	flow       flow
 	low        lowSince
+	binaries   *binaries
 
-	applying sync.Mutex // one apply at a time
+	applying sync.Mutex // one apply at a time; guards from, declared and scaling's file
+	from     applied    // what was applied last
+	declared *manifest.Manifest
+	scaling  *scaling
 
 	mu       sync.Mutex // guards what follows
 	manifest *manifest.Manifest
@@ -68,7 +71,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
-	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), ready: make(chan struct{})}, nil
+	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), scaling: newScaling(state(cfg.State).scale()), ready: make(chan struct{})}, nil
 }
 
 // Ready is closed once the control API answers and the manifest has been applied.
@@ -101,6 +104,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add("first apply", &once{do: n.firstApply})
 	g.Add("control", &control{node: n, ready: n.ready})
 	g.Add("readiness", &once{do: func(context.Context) error { return sdnotify.Send(sdnotify.Ready) }})
+	g.Add("scaler", &once{do: func(context.Context) error { return nil }, then: n.scale})
 	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
 	return g.Run(ctx)
 }
@@ -130,69 +134,8 @@ func (n *Node) connect() error {
 	return nil
 }
 
-// firstApply brings the host to the manifest of the command line. Only a manifest that cannot be read is fatal; what
-// fails for one service is shown in its status.
-func (n *Node) firstApply(ctx context.Context) error {
-	_, err := n.apply(ctx, n.cfg.File, n.cfg.Env)
-	if err != nil && n.current() == nil {
-		return err
-	}
-	if err != nil {
-		n.cfg.Logger.ErrorContext(ctx, "not everything was applied", "error", err)
-	}
-	return nil
-}
-
 // provisionPatience bounds how long an apply waits for a broker that is there but does not answer.
 const provisionPatience = 10 * time.Second
-
-// apply brings the host to the manifest at path. An invalid manifest changes nothing.
-func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error) {
-	n.applying.Lock()
-	defer n.applying.Unlock()
-	m, err := manifest.Load(path, env)
-	if err != nil {
-		return nil, err
-	}
-	port, err := n.state.port()
-	if err != nil {
-		return nil, err
-	}
-	grants, err := grantsOf(m, n.state)
-	if err != nil {
-		return nil, err
-	}
-	specs, err := n.specsOf(m, grants, port)
-	if err != nil {
-		return nil, err
-	}
-	password, err := n.state.password()
-	if err != nil {
-		return nil, err
-	}
-	if err := broker.WriteAccess(n.state.broker(), accessOf(password, grants)); err != nil {
-		return nil, err
-	}
-	if err := writeGrants(n.state, m, grants); err != nil {
-		return nil, err
-	}
-	layout := layoutOf(m)
-	if err := write(n.state.layout(), layout); err != nil {
-		return nil, fmt.Errorf("write layout: %w", err)
-	}
-	// A broker that runs already is changed here; one that starts provisions itself before it says that it is ready. One
-	// that has started a moment ago, with the layout before this one, is changed by the janitor.
-	connected := n.nats.IsConnected()
-	if connected {
-		if err := n.provision(ctx, layout); err != nil {
-			return nil, err
-		}
-	}
-	n.mu.Lock()
-	n.manifest, n.layout, n.unprovisioned = m, layout, !connected
-	n.mu.Unlock()
-	return n.supervisor.Apply(ctx, specs)
-}
 
 // provision makes the broker hold layout.
 func (n *Node) provision(ctx context.Context, layout broker.Layout) error {
@@ -333,4 +276,12 @@ func NewProvisioner(stateDir string, url func() string) *Provisioner {
 		return broker.Provision(ctx, js, layout)
 	}
 	return p
+}
+
+// joined is errors.Join that keeps a single error as it is.
+func joined(a, b error) error {
+	if b == nil {
+		return a
+	}
+	return errors.Join(a, b)
 }

@@ -103,8 +103,8 @@ func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(steps) != 1 || !strings.Contains(steps[0], "worker.2") {
-		t.Errorf("steps to a second worker: %q", steps)
+	if len(steps) != 1 || steps[0].Name != "worker.2" {
+		t.Errorf("steps to a second worker: %v", steps)
 	}
 	after := pids(p.await(t, "two workers", ready))
 	if after["worker.1"] != before["worker.1"] || after["feeder.1"] != before["feeder.1"] || after["worker.2"] == 0 {
@@ -121,7 +121,7 @@ func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
 		t.Errorf("the grant of a worker that is gone: %v", err)
 	}
 	if steps, err := p.rewrite(t, manifestServices, 1); err != nil || len(steps) != 0 {
-		t.Errorf("applying the same again: %q, %v", steps, err)
+		t.Errorf("applying the same again: %v, %v", steps, err)
 	}
 }
 

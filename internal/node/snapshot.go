@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/wire"
 )
@@ -77,6 +78,7 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 			Name: service.Name, Builtin: service.Builtin, Scale: service.Scale,
 			Instances: instances[service.Name], Traffic: n.totals.of(service.Name),
 		}
+		one.Scaling = n.scaling.status(service)
 		for _, l := range service.Listen {
 			if one.Listen == nil {
 				one.Listen = map[string]string{}
@@ -162,7 +164,7 @@ func (n *Node) droppedOutput(ctx context.Context) map[string]uint64 {
 	dropped := map[string]uint64{}
 	for _, p := range processes {
 		if p.LogDropped > 0 {
-			dropped[p.Name] = p.LogDropped
+			dropped[plan.InstanceOf(p.Name)] += p.LogDropped
 		}
 	}
 	return dropped
@@ -170,6 +172,12 @@ func (n *Node) droppedOutput(ctx context.Context) map[string]uint64 {
 
 func instanceProblems(service string, i status.Instance) []status.Problem {
 	var problems []status.Problem
+	if i.Change == status.ChangeFailed {
+		problems = append(problems, status.Problem{
+			Code: "instance/change-failed", Title: fmt.Sprintf("the new process of %s was given up, the old one runs on: %s", i.Name, i.ChangeReason),
+			Service: service, Since: i.Since, Fix: "see hozo logs " + i.Name + ", correct it, then hozo apply",
+		})
+	}
 	switch i.State {
 	case status.Failed, status.Backoff, status.Unready:
 		problems = append(problems, status.Problem{

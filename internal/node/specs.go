@@ -20,10 +20,6 @@ import (
 // brokerName is the instance and the service of the broker. A manifest cannot name a service so.
 const brokerName = "broker"
 
-// envWiring carries a digest of the grant without its secret. Programs read their grant once, so changed wiring, or
-// changed settings of a built-in service, must be a changed environment to the plan: then the instance is restarted.
-const envWiring = "HOZO_WIRING"
-
 // brokerGrace is how long a broker may take to flush its store and to recover it.
 const brokerGrace = 2 * time.Minute
 
@@ -41,15 +37,14 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 	}
 	return plan.Spec{
 		Name: brokerName, Service: brokerName, Argv: argv, Env: n.environment(nil), Dir: n.cfg.State, Notify: true,
-		Health:  &plan.Health{Notify: true, Grace: brokerGrace},
-		Restart: plan.Restart{Policy: plan.Always, Max: 5 * time.Second},
-		Stop:    plan.Stop{Grace: brokerGrace},
-		Log:     plan.Log{Path: n.state.log(brokerName), MaxBytes: 16 << 20, Keep: 4},
+		Health: &plan.Health{Notify: true, Grace: brokerGrace},
+		Stop:   plan.Stop{Grace: brokerGrace},
+		Log:    plan.Log{Path: n.state.log(brokerName), MaxBytes: 16 << 20, Keep: 4},
 	}
 }
 
-// specsOf turns the services of m into instances. Mistakes that only this host can show (an unknown user) are faults.
-func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]plan.Spec, error) {
+// specsOf turns the services of m into instances. With fresh it looks at the files of their programs. Mistakes that only this host can show (an unknown user) are faults.
+func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fresh bool) ([]plan.Spec, error) {
 	specs := []plan.Spec{n.brokerSpec(m, port)}
 	for _, s := range m.Services {
 		var who account
@@ -65,6 +60,8 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 				Name: name, Service: s.Name, Argv: n.argv(s), Dir: s.Dir, Notify: true,
 				Watchdog: s.Watchdog, Health: health(s, s.Health), Liveness: health(s, s.Liveness),
 				Restart: plan.Restart(s.Restart),
+				Node:    own(s),
+				Rolling: plan.Rolling(s.Rolling),
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
 				Log:     logOf(n.state.log(name), s.Log),
 			}
@@ -86,17 +83,37 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int) ([]p
 				spec.Needs = append(spec.Needs, plan.Need{Service: brokerName, Condition: plan.Ready})
 				env[wire.EnvBus] = fmt.Sprintf("nats://127.0.0.1:%d", port)
 				env[wire.EnvGrant] = n.state.grant(name)
-				env[envWiring] = wiring(grants, name)
+				// Programs read their grant once: changed wiring must be a change to the plan.
+				spec.Wiring = wiring(grants, name)
 			}
 			spec.Env = n.environment(env)
 			specs = append(specs, spec)
 		}
+	}
+	for i := range specs {
+		specs[i].Binary = n.binaries.digest(specs[i].Argv[0], fresh)
 	}
 	return specs, nil
 }
 
 func logOf(path string, l manifest.Log) plan.Log {
 	return plan.Log{Path: path, MaxBytes: int64(l.MaxBytes), Keep: l.Keep, Age: l.Age, Compress: l.Compress, Full: l.Full}
+}
+
+// own are the settings of a service that the node, or the command line, acts on. They take part in the difference.
+func own(s manifest.Service) map[string]string {
+	settings := map[string]string{}
+	if len(s.Build) > 0 {
+		settings["build"] = strings.Join(s.Build, "\x00")
+	}
+	if a := s.Autoscale; a != nil {
+		for name, value := range map[string]any{
+			"min": a.Min, "max": a.Max, "on": a.On, "target": a.Target, "grow_after": a.GrowAfter, "shrink_after": a.ShrinkAfter,
+		} {
+			settings["scale."+name] = fmt.Sprint(value)
+		}
+	}
+	return settings
 }
 
 func (n *Node) argv(s manifest.Service) []string {

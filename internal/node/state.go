@@ -23,6 +23,8 @@ func (s state) grants() string             { return filepath.Join(string(s), "gr
 func (s state) grant(name string) string   { return filepath.Join(s.grants(), name+".json") }
 func (s state) log(instance string) string { return filepath.Join(string(s), "logs", instance+".log") }
 func (s state) layout() string             { return filepath.Join(s.broker(), "layout.json") }
+func (s state) applied() string            { return filepath.Join(string(s), "applied.json") }
+func (s state) scale() string              { return filepath.Join(string(s), "scale.json") }
 func (s state) stopped() string            { return filepath.Join(string(s), "stopped.json") }
 
 // write replaces a 0600 file at once: a reader, and a crash, see the old content or the new.

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,10 @@ const reportSubjects = wire.ReportSubject + ".>"
 // reportStale is how long after its last report an instance counts as not busy: three reports may be missed.
 const reportStale = 3 * time.Second
 
+// mostRuns is how many runs of one instance are told apart. Two report at the same time while one replaces the other;
+// an earlier one has sent its last report by then.
+const mostRuns = 4
+
 // totals sums the reports of all instances. Counters start over with each run of an instance, so the last report of
 // every earlier run is kept.
 type totals struct {
@@ -30,7 +35,11 @@ type instanceKey struct {
 }
 
 type instanceTotal struct {
-	ended  status.Traffic // runs before the present one
+	ended status.Traffic // runs before those below
+	runs  []runTotal     // the one heard of last at the end
+}
+
+type runTotal struct {
 	latest wire.Report
 	seen   time.Time
 }
@@ -54,10 +63,12 @@ func (t *totals) add(r wire.Report) {
 		total = &instanceTotal{}
 		t.instances[key] = total
 	}
-	if total.latest.Run != "" && total.latest.Run != r.Run {
-		addTraffic(&total.ended, total.latest)
+	total.runs = slices.DeleteFunc(total.runs, func(old runTotal) bool { return old.latest.Run == r.Run })
+	if len(total.runs) == mostRuns {
+		addTraffic(&total.ended, total.runs[0].latest)
+		total.runs = total.runs[1:]
 	}
-	total.latest, total.seen = r, time.Now()
+	total.runs = append(total.runs, runTotal{r, time.Now()})
 }
 
 // of returns the traffic of a service.
@@ -70,16 +81,20 @@ func (t *totals) of(service string) status.Traffic {
 		if key.service != service {
 			continue
 		}
-		addTraffic(&sum, total.latest)
 		merge(&sum, total.ended)
-		if time.Since(total.seen) < reportStale {
-			sum.Busy += total.latest.Busy
-			live++
+		for _, run := range total.runs {
+			addTraffic(&sum, run.latest)
+			if time.Since(run.seen) < reportStale {
+				sum.Busy += run.latest.Busy
+				sum.InFlight += run.latest.InFlight
+				live++
+			}
 		}
 	}
 	if live > 0 {
 		sum.Busy /= float64(live)
 	}
+	sum.Reporting = live
 	return sum
 }
 

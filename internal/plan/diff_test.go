@@ -25,7 +25,7 @@ func spec(name string, argv ...string) plan.Spec {
 }
 
 func have(s plan.Spec, running bool) plan.Have {
-	return plan.Have{Name: s.Name, Hash: s.Hash(), Hot: s.HotHash(), Running: running}
+	return plan.Have{Name: s.Name, Hash: s.Hash(), Hot: s.HotHash(), Running: running, Cold: s.Cold(), HotWas: s.Hot()}
 }
 
 func TestDiff(t *testing.T) {
@@ -34,6 +34,8 @@ func TestDiff(t *testing.T) {
 	changed := spec("b.1", "/bin/b", "-v")
 	hot := b
 	hot.Restart.Delay = time.Second
+	healthy := b
+	healthy.Health = &plan.Health{HTTP: "http://127.0.0.1/healthz"}
 	unknown := have(b, true)
 	unknown.Hot = ""
 	for name, test := range map[string]struct {
@@ -46,6 +48,10 @@ func TestDiff(t *testing.T) {
 		"mixed":           {want: []plan.Spec{c, changed}, have: []plan.Have{have(b, true), have(a, true)}},
 		"changed-stopped": {want: []plan.Spec{changed}, have: []plan.Have{have(b, false)}},
 		"hot":             {want: []plan.Spec{hot}, have: []plan.Have{have(b, true)}},
+		"env":             {want: []plan.Spec{withEnv(b, "A=2", "B=1")}, have: []plan.Have{have(withEnv(b, "A=1", "B=1", "SECRET=hunter2"), true)}},
+		"parts-unknown":   {want: []plan.Spec{changed}, have: []plan.Have{{Name: "b.1", Hash: b.Hash(), Running: true}}},
+		"stays-stopped":   {want: []plan.Spec{changed}, have: []plan.Have{{Name: "b.1", Hash: b.Hash(), Cold: b.Cold(), Stopped: true}}},
+		"many-keys":       {want: []plan.Spec{healthy}, have: []plan.Have{have(b, true)}},
 		"hot-unknown":     {want: []plan.Spec{hot}, have: []plan.Have{unknown}},
 		"all-gone":        {have: []plan.Have{have(c, true), have(a, false)}},
 	} {
@@ -54,6 +60,11 @@ func TestDiff(t *testing.T) {
 			golden(t, name, plan.Format(plan.Diff(test.want, test.have)))
 		})
 	}
+}
+
+func withEnv(s plan.Spec, env ...string) plan.Spec {
+	s.Env = env
+	return s
 }
 
 func golden(t *testing.T, name, got string) {

@@ -24,7 +24,9 @@ type cold struct {
 	Listen  []Listen `json:",omitempty"`
 	Notify  bool
 
-	Watchdog time.Duration `json:",omitempty"` // it is in the environment
+	Watchdog time.Duration     `json:",omitempty"` // it is in the environment
+	Binary   string            `json:",omitempty"`
+	Wiring   map[string]string `json:",omitempty"`
 }
 
 // hot is the part of a Spec that can change under a running process.
@@ -35,24 +37,33 @@ type hot struct {
 	Stop     Stop
 	Needs    []Need `json:",omitempty"`
 	Log      Log
+	Rolling  Rolling
+	Node     map[string]string `json:",omitempty"`
 }
 
 // Hash names the cold part of s. Two Specs of equal Hash can be served by the same process. Defaults have no part in
 // it, and neither has the order of different keys in Env.
-func (s Spec) Hash() string {
+func (s Spec) Hash() string { return digest(s.cold()) }
+
+func (s Spec) cold() cold {
 	env := slices.Clone(s.Env)
 	// Stable: of two lines with one key the later one counts, so their order means something.
 	slices.SortStableFunc(env, func(a, b string) int { return strings.Compare(key(a), key(b)) })
-	return digest(cold{
+	return cold{
 		Name: s.Name, Service: s.Service, Argv: s.Argv, Env: env, Dir: s.Dir,
 		UID: s.UID, GID: s.GID, Groups: s.Groups, Listen: s.Listen, Notify: s.Notify, Watchdog: s.Watchdog,
-	})
+		Binary: s.Binary, Wiring: s.Wiring,
+	}
 }
 
 // HotHash names the hot part of s.
-func (s Spec) HotHash() string {
+func (s Spec) HotHash() string { return digest(s.hot()) }
+
+func (s Spec) hot() hot {
 	s = s.WithDefaults()
-	return digest(hot{Health: s.Health, Liveness: s.Liveness, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log})
+	return hot{
+		Health: s.Health, Liveness: s.Liveness, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log, Rolling: s.Rolling, Node: s.Node,
+	}
 }
 
 func key(line string) string {

@@ -9,7 +9,7 @@ import (
 )
 
 // hotFields can change under a running process. Every other field of Spec must change its Hash.
-var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log"}
+var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log", "Rolling", "Node"}
 
 func TestEveryFieldOfSpecIsEitherColdOrHot(t *testing.T) {
 	t.Parallel()
@@ -24,11 +24,24 @@ func TestEveryFieldOfSpecIsEitherColdOrHot(t *testing.T) {
 			if cold := s.Hash() != base.Hash(); cold == hot {
 				t.Errorf("%s%s: changes Hash is %v, is hot is %v", field.Name, path, cold, hot)
 			}
+			if keys := slices.Concat(changedKeys(base.Cold(), s.Cold()), changedKeys(base.Hot(), s.Hot())); len(keys) == 0 && field.Name != "Name" && field.Name != "Service" {
+				t.Errorf("%s%s: no key names the change", field.Name, path)
+			}
 			if changes := s.HotHash() != base.HotHash(); changes != hot {
 				t.Errorf("%s%s: changes HotHash is %v, is hot is %v", field.Name, path, changes, hot)
 			}
 		}
 	}
+}
+
+func changedKeys(before, after plan.Parts) []string {
+	var keys []string
+	for k := range after {
+		if before[k] != after[k] {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // changes returns values of a type that differ from its zero value, one for each place in which they can.
@@ -52,6 +65,10 @@ func changes(t *testing.T, of reflect.Type) map[string]reflect.Value {
 			all[path] = p
 		}
 		return all
+	case reflect.Map:
+		m := reflect.MakeMap(of)
+		m.SetMapIndex(reflect.ValueOf("k"), reflect.ValueOf("x"))
+		return map[string]reflect.Value{"[k]": m}
 	case reflect.Slice:
 		for path, inner := range changes(t, of.Elem()) {
 			all["[0]"+path] = reflect.Append(v, inner)

@@ -4,6 +4,7 @@ package plan
 
 import (
 	"cmp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -23,6 +24,9 @@ type Spec struct {
 	GID    *uint32 // nil keeps the keeper's
 	Groups []uint32
 
+	Binary string            // digest of the program's content; empty: not looked at
+	Wiring map[string]string // digests of what its grant allows, by the manifest's key: "publishes"
+
 	Listen []Listen // sockets that the process inherits, in LISTEN_FDS order
 	Notify bool     // set NOTIFY_SOCKET, whether or not Health waits for READY=1
 
@@ -36,7 +40,19 @@ type Spec struct {
 	Stop     Stop    // hot
 	Needs    []Need  // hot: looked at before each start
 	Log      Log     // hot; its Path takes effect at the next start
+	Rolling  Rolling // hot: looked at when it changes or is restarted
+
+	// Node holds settings of the service that the node acts on, by the manifest's key: "scale.max". They are hot and mean
+	// nothing to the supervisor; they are here because whatever the manifest says takes part in the difference.
+	Node map[string]string
 }
+
+// OtherName is the second name that processes of an instance take: one that is to replace another starts beside it. No
+// instance is called so: names in a manifest hold no plus.
+func OtherName(instance string) string { return instance + "+" }
+
+// InstanceOf names the instance of a process of either name.
+func InstanceOf(process string) string { return strings.TrimSuffix(process, "+") }
 
 // Listen is a socket that is held for a service, whatever happens to its instances.
 type Listen struct {
@@ -120,6 +136,19 @@ type Stop struct {
 	Grace  time.Duration  // then its whole tree is killed; default 10s
 }
 
+// Rolling is how the instances of a service are replaced when they change or are restarted: a few at a time, each few when
+// those before them can work.
+type Rolling struct {
+	// Surge is how many new processes may run beside the old ones. The old one of an instance is asked to end when the
+	// new one can work, and stays when it does not get there. 0 ends the old one first.
+	Surge          int
+	MaxUnavailable int           // with Surge 0, how many instances may be away at once; default 1
+	Timeout        time.Duration // from start to ready of a new process beside an old one; default Health.Grace, or 30s
+}
+
+// Width is how many instances are replaced at the same time.
+func (r Rolling) Width() int { return max(1, cmp.Or(r.Surge, r.MaxUnavailable)) }
+
 // The conditions of a Need.
 const (
 	Ready     = "ready"     // every instance is ready
@@ -161,6 +190,13 @@ func (s Spec) WithDefaults() Spec {
 	s.Restart.Window = cmp.Or(s.Restart.Window, 5*time.Minute)
 	s.Restart.Then = cmp.Or(s.Restart.Then, Slow)
 	s.Restart.RetryAfter = cmp.Or(s.Restart.RetryAfter, time.Minute)
+	s.Rolling.MaxUnavailable = cmp.Or(s.Rolling.MaxUnavailable, 1)
+	if s.Rolling.Timeout == 0 {
+		s.Rolling.Timeout = 30 * time.Second
+		if s.Health != nil {
+			s.Rolling.Timeout = s.Health.Grace
+		}
+	}
 	s.Stop.Signal = cmp.Or(s.Stop.Signal, syscall.SIGTERM)
 	s.Stop.Grace = cmp.Or(s.Stop.Grace, 10*time.Second)
 	s.Log.Full = cmp.Or(s.Log.Full, Drop)

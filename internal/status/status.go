@@ -35,6 +35,17 @@ type Service struct {
 	Listen    map[string]string `json:"listen,omitempty"` // name to address
 	Instances []Instance        `json:"instances"`
 	Traffic   Traffic           `json:"traffic"` // sum over the instances, restarts included
+	Scaling   *Scaling          `json:"scaling,omitempty"`
+}
+
+// Scaling says why a service has as many instances as it has; nil when the manifest's own number is all there is to say.
+type Scaling struct {
+	Declared string    `json:"declared"` // in the manifest: "2", or "1 to 4 on lag"
+	By       string    `json:"by"`       // hand or load
+	Wanted   int       `json:"wanted"`
+	Reason   string    `json:"reason"`         // "lag 812, 64 an instance; grows when that lasts 3s"
+	Last     string    `json:"last,omitempty"` // the last change: "2 → 4: lag 812, 64 an instance"
+	Since    time.Time `json:"since,omitzero"` // of the last change
 }
 
 // State is where an instance is in its life.
@@ -54,6 +65,18 @@ const (
 	Failed   State = "failed"
 )
 
+// Change is how far a change of a running instance is.
+type Change string
+
+// The steps of a change.
+const (
+	ChangeWaiting  Change = "waiting"  // for its turn
+	ChangeStarting Change = "starting" // the new process starts beside the old one
+	ChangeDraining Change = "draining" // the new process has taken over, the old one finishes what it has in hand
+	ChangeFailed   Change = "failed"   // the new process was given up, the old one runs on
+	ChangeScaled   Change = "scaled"   // of a service, in events: it has another number of instances
+)
+
 // Instance is one process of a service.
 type Instance struct {
 	Name     string    `json:"name"` // "classify.1"
@@ -64,8 +87,13 @@ type Instance struct {
 	Reason   string    `json:"reason,omitempty"` // why it is in this state: "exit status 1", "needs broker"
 	Status   string    `json:"status,omitempty"` // what it says of itself by STATUS=
 	Log      string    `json:"log"`              // path of its log file
-	RSSBytes int64     `json:"rss_bytes"`
-	CPU      float64   `json:"cpu_seconds"`
+	// Change is how far a change, or a restart, of an instance is that runs meanwhile; empty when there is none.
+	Change       Change `json:"change,omitempty"`
+	ChangeReason string `json:"change_reason,omitempty"` // "web.1 (pid 4711) starts beside it"; of a failed one: why
+	NextPID      int    `json:"next_pid,omitempty"`      // the process that starts, or drains, beside PID
+
+	RSSBytes int64   `json:"rss_bytes"`
+	CPU      float64 `json:"cpu_seconds"`
 
 	LogDropped uint64 `json:"log_dropped,omitempty"` // bytes of its output that could not be written
 }
@@ -79,7 +107,9 @@ type Traffic struct {
 	Parked    uint64            `json:"parked"`
 	Tasks     uint64            `json:"tasks"`
 	Routes    map[string]uint64 `json:"routes,omitempty"`
-	Busy      float64           `json:"busy"` // mean over the instances, 0 to 1
+	Busy      float64           `json:"busy"`      // mean over the instances, 0 to 1
+	InFlight  float64           `json:"in_flight"` // HTTP requests in flight
+	Reporting int               `json:"reporting"` // processes that have reported in the last seconds
 }
 
 // Stream is a stream with the services that read it.

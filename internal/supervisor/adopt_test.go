@@ -147,10 +147,13 @@ func TestWhatAPersonStoppedStaysStoppedUnderTheNextSupervisor(t *testing.T) {
 	first.stop()
 
 	second := w.supervise(t)
-	specs[2].Env = []string{quickExit, "COLOUR=green"} // changed: it is to run again
-	second.apply(t, specs...)
-	second.await(t, status.Ready, "b.1", "c.1", "d.1")
-	second.await(t, status.Stopped, "a.1")
+	specs[2].Env = []string{quickExit, "COLOUR=green"} // changed, and still stopped
+	if got := plan.Format(second.apply(t, specs...)); got != "update  c.1 (env.COLOUR changed; it stays stopped)\n" {
+		t.Errorf("apply does %s", got)
+	}
+	second.await(t, status.Ready, "b.1", "d.1")
+	second.await(t, status.Stopped, "a.1", "c.1")
+	must(t, second.Start(ctx, "c"))
 	must(t, second.StopAll(ctx))
 	second.stop()
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/plan"
 )
 
@@ -15,13 +16,22 @@ import (
 // any more to be gone; the rest goes on after it returns, and Wait can follow it.
 //
 // A changed instance that is ready is restarted when those before it in its service have been and are ready again, so a
-// version that does not get ready leaves the rest of the service as it was. An instance that somebody stopped stays so
-// unless it has changed.
+// version that does not get ready leaves the rest of the service as it was. An instance that somebody stopped stays so,
+// changed or not; Start starts it as it is wanted by then.
 //
 // Sockets come first, all those of a service or none. When one cannot be opened, nothing of that service is started or
 // changed, its new instances are Failed with the fault as their reason, and the fault is returned, joined with those of
 // other services, beside the steps for everything else. Applying again, or starting the instance, tries it again.
 func (s *Supervisor) Apply(ctx context.Context, specs []plan.Spec) ([]plan.Step, error) {
+	return s.apply(ctx, specs, false)
+}
+
+// Adjust is Apply without a person behind it: a new version that was given up is not tried again.
+func (s *Supervisor) Adjust(ctx context.Context, specs []plan.Spec) ([]plan.Step, error) {
+	return s.apply(ctx, specs, true)
+}
+
+func (s *Supervisor) apply(ctx context.Context, specs []plan.Spec, calm bool) ([]plan.Step, error) {
 	if err := check(specs); err != nil {
 		return nil, err
 	}
@@ -61,12 +71,23 @@ func (s *Supervisor) Apply(ctx context.Context, specs []plan.Spec) ([]plan.Step,
 	s.mu.Lock()
 	s.specs = specs
 	s.mu.Unlock()
-	errs = append(errs, s.convey(ctx, specs, steps, blocked))
+	errs = append(errs, s.convey(ctx, specs, steps, blocked, calm))
 	steps = slices.DeleteFunc(steps, func(step plan.Step) bool {
 		i := slices.IndexFunc(specs, func(w plan.Spec) bool { return w.Name == step.Name })
 		return i >= 0 && blocked[specs[i].Service] != ""
 	})
 	return steps, errors.Join(errs...)
+}
+
+// Plan returns the steps that Apply would take, and takes none.
+func (s *Supervisor) Plan(ctx context.Context, specs []plan.Spec) ([]plan.Step, error) {
+	if err := check(specs); err != nil {
+		return nil, err
+	}
+	if err := s.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	return plan.Diff(specs, s.have()), nil
 }
 
 // check refuses specs that cannot be told apart or started.
@@ -108,13 +129,20 @@ func (s *Supervisor) lock(ctx context.Context) (release func(), err error) {
 func (s *Supervisor) have() []plan.Have {
 	var have []plan.Have
 	for _, e := range s.board.all() {
-		have = append(have, plan.Have{Name: e.Name, Hash: e.hash, Hot: e.hot, Running: e.alive})
+		h := plan.Have{Name: e.Name, Hash: e.hash, Hot: e.hot, Running: e.alive, Stopped: e.stopped}
+		if e.parts != nil {
+			h.Cold, h.HotWas = e.parts.cold, e.parts.hot
+		}
+		have = append(have, h)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := len(have)
-	for name, p := range s.found {
-		have = append(have, plan.Have{Name: name, Hash: p.Labels[labelHash], Running: p.Exit == nil})
+	for name, processes := range s.found {
+		p := s.lineUp(name, processes).current
+		have = append(have, plan.Have{
+			Name: name, Hash: p.Labels[labelHash], Running: p.Exit == nil, Cold: partsOf(p.Labels), Stopped: s.marks.has(name, p.Run),
+		})
 	}
 	slices.SortFunc(have[left:], func(a, b plan.Have) int { return strings.Compare(a.Name, b.Name) })
 	return have
@@ -198,9 +226,9 @@ func (s *Supervisor) remove(ctx context.Context, o *owner) error {
 }
 
 // convey gives every spec to its owner; new owners are shown before any of them runs.
-func (s *Supervisor) convey(ctx context.Context, specs []plan.Spec, steps []plan.Step, blocked map[string]string) error {
+func (s *Supervisor) convey(ctx context.Context, specs []plan.Spec, steps []plan.Step, blocked map[string]string, calm bool) error {
 	for _, step := range steps {
-		if step.Op == plan.OpRestart {
+		if step.Op == plan.OpRestart && !calm {
 			s.board.roll(step.Name)
 		}
 	}
@@ -222,7 +250,7 @@ func (s *Supervisor) convey(ctx context.Context, specs []plan.Spec, steps []plan
 	var errs []error
 	for _, spec := range known {
 		if o := s.owner(spec.Name); o != nil {
-			errs = append(errs, s.send(ctx, o, &command{verb: verbApply, spec: spec, blocked: blocked[spec.Service]}))
+			errs = append(errs, s.send(ctx, o, &command{verb: verbApply, spec: spec, blocked: blocked[spec.Service], calm: calm}))
 		}
 	}
 	return errors.Join(errs...)
@@ -236,14 +264,19 @@ func (s *Supervisor) adopt(spec plan.Spec, blocked string) *owner {
 		return nil
 	}
 	var o *owner
-	if p, ok := s.found[spec.Name]; ok {
-		o = s.newOwner(spec, blocked, &p)
+	if left, ok := s.found[spec.Name]; ok {
+		l := s.lineUp(spec.Name, left)
+		o = s.newOwner(spec, blocked, &l)
 		delete(s.found, spec.Name)
 	} else {
 		o = s.newOwner(spec, blocked, nil)
 	}
 	s.owners[spec.Name] = o
 	return o
+}
+
+func (s *Supervisor) lineUp(instance string, processes []keeper.Process) lineup {
+	return lineUp(processes, func(run string) bool { return s.marks.has(drainMark(instance), run) })
 }
 
 // start shows owners and has Run run them.

@@ -58,8 +58,8 @@ func TestApplyRestartsExactlyWhatChanged(t *testing.T) {
 	changed := slices.Clone(specs)
 	changed[2].Env = append(slices.Clone(changed[2].Env), "COLOUR=green")
 	steps = v.apply(t, changed...)
-	if len(steps) != 1 || steps[0].Op != plan.OpRestart || steps[0].Name != "c.1" {
-		t.Errorf("the change does %v", steps)
+	if got := plan.Format(steps); got != "restart c.1 (env.COLOUR changed)\n" {
+		t.Errorf("the change does %s", got)
 	}
 	v.awaitThat(t, "replaced", func(i status.Instance) bool { return i.State == status.Ready && i.PID != before["c.1"] }, "c.1")
 	after := v.pids()
@@ -150,7 +150,7 @@ func TestChangedServiceRollsAndABadVersionLeavesTheRest(t *testing.T) {
 	v.neverTwoDown(t, names)
 }
 
-func TestStoppedInstanceStaysStoppedUnlessItChanges(t *testing.T) {
+func TestStoppedInstanceStaysStoppedEvenWhenItChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	v := w.supervise(t)
@@ -169,8 +169,22 @@ func TestStoppedInstanceStaysStoppedUnlessItChanges(t *testing.T) {
 	must(t, v.Start(ctx, "a.1"))
 	must(t, v.Stop(ctx, "a.1"))
 	spec.Env = []string{quickExit, "COLOUR=green"}
-	v.apply(t, spec)
-	v.await(t, status.Ready, "a.1")
+	planned, err := v.Plan(ctx, []plan.Spec{spec})
+	must(t, err)
+	steps := v.apply(t, spec)
+	if got := plan.Format(steps); got != "update  a.1 (env.COLOUR changed; it stays stopped)\n" || plan.Format(planned) != got {
+		t.Errorf("apply does %s, plan said %s", got, plan.Format(planned))
+	}
+	if i := v.get(t, "a.1"); i.State != status.Stopped {
+		t.Errorf("%+v", i)
+	}
+	if steps := v.apply(t, spec); len(steps) > 0 {
+		t.Errorf("applying it again does %v", steps)
+	}
+	must(t, v.Start(ctx, "a.1"))
+	if steps := v.apply(t, spec); len(steps) > 0 {
+		t.Errorf("it was not started as it is wanted: %v", steps)
+	}
 }
 
 func TestAddressInUseFailsThatServiceAlone(t *testing.T) {

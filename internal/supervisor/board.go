@@ -15,9 +15,12 @@ type entry struct {
 	run       string // of its process; empty when none lives
 	hash      string // of what runs, or of what will
 	hot       string
+	parts     *parts // likewise, key by key
+	stopped   bool   // a person stopped it
 	alive     bool
 	completed bool   // Exited with status 0
 	rolling   bool   // runs on in its old shape until it is its turn to be restarted; the board's, not the owner's
+	botched   uint64 // how many replacements of it were given up
 	falls     uint64 // how often it crashed or could not be started
 }
 
@@ -60,8 +63,11 @@ func (b *board) set(e entry) {
 		b.order = append(b.order, e.Name)
 	}
 	b.entries[e.Name] = e
-	if !known || old.State != e.State || old.PID != e.PID || old.Reason != e.Reason {
-		b.queue = append(b.queue, Event{time.Now(), e.Name, e.State, e.PID, e.Reason, e.Restarts})
+	if !known || old.State != e.State || old.PID != e.PID || old.Reason != e.Reason || old.Change != e.Change {
+		b.queue = append(b.queue, Event{
+			Time: time.Now(), Instance: e.Name, State: e.State, PID: e.PID, Reason: e.Reason, Restarts: e.Restarts,
+			Change: e.Change, ChangeReason: e.ChangeReason,
+		})
 		select {
 		case b.queued <- struct{}{}:
 		default:
@@ -156,6 +162,9 @@ func (b *board) allLocked() []entry {
 	for _, n := range b.order {
 		if e, ok := b.entries[n]; ok {
 			e.rolling = b.rolling[n]
+			if e.rolling && e.Change == "" {
+				e.Change, e.ChangeReason = status.ChangeWaiting, "waits for its turn to restart"
+			}
 			all = append(all, e)
 		}
 	}

@@ -36,10 +36,37 @@ func TestTurnComesWhenThoseBeforeAreDone(t *testing.T) {
 			if test.rolling {
 				b.roll("a.1")
 			}
-			if got := b.myTurn("a", "a.2"); got != test.want {
+			if got := b.myTurn("a", "a.2", 1); got != test.want {
 				t.Errorf("turn is %v", got)
 			}
 		})
+	}
+}
+
+func TestWidthIsHowManyAreReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBoard()
+	for _, name := range []string{"a.1", "a.2", "a.3", "a.4"} {
+		shown(b, name, status.Ready)
+		b.roll(name)
+	}
+	for width := 1; width <= 4; width++ {
+		turns := 0
+		for _, name := range []string{"a.1", "a.2", "a.3", "a.4"} {
+			if b.myTurn("a", name, width) {
+				turns++
+			}
+		}
+		if turns != width {
+			t.Errorf("width %d gives %d turns", width, turns)
+		}
+	}
+	b.rolled("a.1")
+	e, _ := b.get("a.1")
+	e.Change = status.ChangeFailed
+	b.set(e)
+	if b.myTurn("a", "a.2", 4) {
+		t.Error("one was given up, and the next has its turn")
 	}
 }
 

@@ -27,6 +27,8 @@ type command struct {
 	keep    bool      // of verbStop: a person wants it, so the next supervisor is to know
 	taken   chan struct{}
 	falls   uint64 // set by the owner: how often the instance had fallen before
+	botched uint64 // likewise: how many replacements had been given up
+	calm    bool   // of verbApply: nobody asked, so what was given up is not tried again
 	waits   string // set by the owner of a restarted instance that waited, and still does: for what
 }
 
@@ -61,7 +63,7 @@ func (o *owner) obey(ctx context.Context, c *command) {
 	}
 	switch c.verb {
 	case verbApply:
-		o.apply(ctx, c.spec, c.blocked)
+		o.apply(ctx, c)
 	case verbStart:
 		o.unblock(c.spec)
 		o.start(ctx)
@@ -69,7 +71,7 @@ func (o *owner) obey(ctx context.Context, c *command) {
 		o.unblock(c.spec)
 		if o.alive {
 			o.goal = goalRun
-			o.replace(ctx)
+			o.restart(ctx)
 			return
 		}
 		waited := o.shown.State == status.Pending && o.goal == goalRun
@@ -92,7 +94,8 @@ func (o *owner) obey(ctx context.Context, c *command) {
 }
 
 // apply makes spec what is wanted. A blocked spec changes nothing of an instance that has run.
-func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
+func (o *owner) apply(ctx context.Context, c *command) {
+	spec, blocked := c.spec, c.blocked
 	if blocked != "" {
 		if o.blocked != "" && !o.alive {
 			o.want, o.blocked = spec, blocked
@@ -102,9 +105,8 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 	}
 	fresh := spec.Hash() != o.want.Hash() || o.blocked != ""
 	o.want, o.blocked = spec, ""
-	if fresh && o.goal == goalStop {
-		o.goal = goalRun // it was stopped as it used to be
-		o.again = o.alive
+	if o.beside != nil && o.beside.hash != o.want.Hash() {
+		o.alone(ctx)
 	}
 	state := o.shown.State
 	switch {
@@ -113,12 +115,17 @@ func (o *owner) apply(ctx context.Context, spec plan.Spec, blocked string) {
 	case !o.alive:
 		o.show(ctx, state, o.shown.Reason)
 	case !o.changed():
+		o.gaveUp, o.badHash = "", ""
 		o.update(ctx)
+	case o.succeeded(), c.calm && o.badHash == o.want.Hash():
+		o.show(ctx, state, o.shown.Reason)
+	case o.goal != goalRun:
+		o.show(ctx, state, o.shown.Reason)
 	case state == status.Stopping:
-		o.again = o.again || o.self && o.goal == goalRun // it stops as it used to be
+		o.again = o.again || o.self // it stops as it used to be
 		o.show(ctx, state, o.shown.Reason)
 	case state == status.Ready:
-		o.rolling = true
+		o.rolling, o.gaveUp, o.badHash = true, "", ""
 		o.board.roll(o.name)
 		o.able(ctx)
 	default:
@@ -135,7 +142,7 @@ func (o *owner) update(ctx context.Context) {
 	if o.live.Log != o.want.Log {
 		o.relog(ctx)
 	}
-	o.live, o.rolling = o.want, false
+	o.live, o.parts, o.rolling = o.want, o.wantParts(), false
 	state := o.shown.State
 	same := reflect.DeepEqual(health, o.live.Health) && reflect.DeepEqual(liveness, o.live.Liveness)
 	switch {
@@ -151,10 +158,25 @@ func (o *owner) update(ctx context.Context) {
 	}
 }
 
+// restart replaces a process that runs.
+func (o *owner) restart(ctx context.Context) {
+	switch {
+	case o.succeeded(): // as soon as can be
+	case o.beside != nil:
+		o.alone(ctx)
+		o.rolling, o.gaveUp = true, "" // once what is beside it has gone
+		o.board.roll(o.name)
+		o.show(ctx, o.shown.State, o.shown.Reason)
+	default:
+		o.replace(ctx)
+	}
+}
+
 // start makes it run as soon as it can.
 func (o *owner) start(ctx context.Context) {
 	o.goal = goalRun
 	o.backoff.forgive()
+	o.gaveUp, o.badHash = "", ""
 	if o.alive {
 		if o.shown.State == status.Stopping {
 			o.again = true
@@ -168,12 +190,18 @@ func (o *owner) start(ctx context.Context) {
 // rest makes it stop and stay so. What has exited by itself keeps showing how.
 func (o *owner) rest(ctx context.Context) {
 	o.again, o.rolling = false, false
+	o.gaveUp, o.badHash = "", ""
 	o.board.rolled(o.name)
+	o.alone(ctx)
 	switch {
 	case o.shown.State == status.Stopping:
 		o.verdict = ""
 	case o.alive:
 		o.halt(ctx, "asked to stop")
+	case o.shown.State != status.Exited && o.beside != nil:
+		o.timer.Stop()
+		o.parting = ""
+		o.show(ctx, status.Stopping, "its predecessor finishes what it has in hand")
 	case o.shown.State != status.Exited:
 		o.timer.Stop()
 		o.unstore(ctx)
@@ -183,6 +211,11 @@ func (o *owner) rest(ctx context.Context) {
 
 // replace ends the process to start what is wanted in its place.
 func (o *owner) replace(ctx context.Context) {
+	if o.surges() {
+		o.surge(ctx)
+		return
+	}
+	o.gaveUp, o.badHash = "", ""
 	o.again, o.verdict, o.rolling = true, "", false
 	o.backoff.forgive()
 	if o.shown.State != status.Stopping {

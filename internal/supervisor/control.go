@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/plan"
@@ -29,25 +30,21 @@ func (s *Supervisor) Start(ctx context.Context, name string) error {
 	return together(targets, func(spec plan.Spec) error { return s.bringUp(ctx, verbStart, spec) })
 }
 
-// Restart stops an instance and starts it again, as Start does; one that is stopped is started, and for
-// one that waits for another service there is nothing to restart: the fault supervisor/waits says so at once. The instances of a
-// service are restarted one after the other, each when the one before is ready; the first that does not get there ends
-// the restart, and the rest is left as it is.
+// Restart replaces the process of an instance by a new one, beside which the old one runs on until the new one can work
+// when Rolling.Surge allows it; one that is stopped is started, and for one that waits for another service there is
+// nothing to restart: the fault supervisor/waits says so at once. The instances of a service are restarted in order, as
+// many at a time as Rolling says; the first that does not get there ends the restart, and the rest is left as it is. A
+// new process that does not get ready beside an old one is given up, which the error says.
 func (s *Supervisor) Restart(ctx context.Context, name string) error {
 	targets, err := s.prepare(ctx, name)
 	if err != nil {
 		return err
 	}
-	for _, spec := range targets {
-		if err := s.bringUp(ctx, verbRestart, spec); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inTurn(targets, targets[0].Rolling.Width(), func(spec plan.Spec) error { return s.bringUp(ctx, verbRestart, spec) })
 }
 
 // Stop stops an instance, or every instance of a service, and waits until it is gone, its tree included. It stays
-// stopped until Start, Restart or an Apply that changes it; with Config.Stopped the next supervisor of the same keeper
+// stopped until Start or Restart; with Config.Stopped the next supervisor of the same keeper
 // leaves it so, too.
 func (s *Supervisor) Stop(ctx context.Context, name string) error {
 	targets, err := s.targets(ctx, name)
@@ -134,6 +131,11 @@ func (s *Supervisor) bringUp(ctx context.Context, v verb, spec plan.Spec) error 
 			return true
 		}
 		switch {
+		case e.botched > c.botched:
+			result = notReplaced(e)
+			return true
+		case v == verbRestart && e.alive && e.Change != "" && e.Change != status.ChangeFailed:
+			return false
 		case e.State == status.Ready || e.completed:
 			return true
 		case e.falls > c.falls || e.State == status.Exited || e.State == status.Failed:
@@ -152,6 +154,14 @@ func notUp(e entry) error {
 	return &fault.Error{
 		Code: "supervisor/not-up",
 		What: fmt.Sprintf("%s is %s: %s", e.Name, e.State, e.Reason), Fix: "read its log: " + e.Log,
+	}
+}
+
+func notReplaced(e entry) error {
+	return &fault.Error{
+		Code: "supervisor/not-replaced",
+		What: fmt.Sprintf("the new process of %s was given up, the old one (pid %d) runs on: %s", e.Name, e.PID, e.ChangeReason),
+		Fix:  "read its log: " + e.Log,
 	}
 }
 
@@ -184,6 +194,28 @@ func (s *Supervisor) takeDown(ctx context.Context, name string, keep bool) error
 		return true
 	})
 	return errors.Join(err, result)
+}
+
+// inTurn calls f for each of specs in order, at most width at the same time. The first error ends it: what has begun is
+// waited for, the rest is not begun.
+func inTurn(specs []plan.Spec, width int, f func(plan.Spec) error) error {
+	errs := make([]error, len(specs))
+	slots := make(chan struct{}, width) // one token a call that goes on
+	var failed atomic.Bool
+	var wg sync.WaitGroup
+	for i, spec := range specs {
+		slots <- struct{}{}
+		if failed.Load() {
+			break
+		}
+		wg.Go(func() {
+			errs[i] = f(spec)
+			failed.Store(failed.Load() || errs[i] != nil)
+			<-slots
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // together calls f for each of specs at the same time and joins the errors in their order.

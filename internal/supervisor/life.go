@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,12 +34,17 @@ func (o *owner) begin(ctx context.Context) {
 		return
 	}
 	o.gen++
-	o.live, o.hash = o.want, o.want.Hash()
+	// What was given up is not started in place of what it was to replace.
+	if o.badHash == "" || o.badHash != o.want.Hash() || o.live.Hash() != o.hash {
+		o.live, o.hash, o.parts, o.gaveUp, o.badHash = o.want, o.want.Hash(), o.wantParts(), "", ""
+	}
 	o.rolling, o.fine, o.found, o.self = false, false, false, false
 	o.needed = o.board.runs(o.want.Needs)
 	o.backoff.started(o.live.Restart, keeper.Monotonic())
-	_ = o.keeper.Forget(ctx, o.name) // there may be no record; one that is in the way makes the spawn fail
-	p, err := o.keeper.Spawn(ctx, o.request())
+	s := o.request(o.live, o.hash)
+	s.Name = cmp.Or(o.proc.Name, o.name)
+	_ = o.keeper.Forget(ctx, s.Name) // there may be no record; one that is in the way makes the spawn fail
+	p, err := o.keeper.Spawn(ctx, s)
 	if ctx.Err() != nil {
 		return // if it was started it runs on, and the next supervisor adopts it
 	}
@@ -51,8 +57,8 @@ func (o *owner) begin(ctx context.Context) {
 	o.up(ctx)
 }
 
-func (o *owner) request() keeper.Spawn {
-	s := o.live
+// request asks for a process of s; the caller chooses its name.
+func (o *owner) request(s plan.Spec, hash string) keeper.Spawn {
 	listen := make([]string, len(s.Listen))
 	for i, l := range s.Listen {
 		listen[i] = s.Socket(l)
@@ -70,11 +76,12 @@ func (o *owner) request() keeper.Spawn {
 		line = s.Health.Log
 	}
 	return keeper.Spawn{
-		Name: s.Name, Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
+		Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
 		Listen: listen, Notify: s.Notify || s.Watchdog > 0 || s.Health != nil && s.Health.Notify, Watchdog: s.Watchdog, ReadyLine: line,
 		Log: keeperLog(s.Log),
 		Labels: map[string]string{
-			labelHash: o.hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
+			labelInstance: o.name, labelGen: strconv.FormatUint(o.gen, 10), labelHash: hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
+			labelParts: partsLabel(s),
 		},
 	}
 }
@@ -114,9 +121,11 @@ func (o *owner) up(ctx context.Context) {
 }
 
 // hasSaidReady says whether the process has given the sign that its health waits for.
-func (o *owner) hasSaidReady() bool {
-	h := o.live.Health
-	return h != nil && (h.Notify && o.proc.Ready || h.Log != "" && o.proc.Line)
+func (o *owner) hasSaidReady() bool { return saidReady(o.live.Health, o.proc) }
+
+// saidReady says whether a process has given the sign that h waits for.
+func saidReady(h *plan.Health, p keeper.Process) bool {
+	return h != nil && (h.Notify && p.Ready || h.Log != "" && p.Line)
 }
 
 // able shows that the process can work, and expects its pings from now on.
@@ -139,8 +148,8 @@ func (o *owner) watch(ctx context.Context) {
 	o.pulse.stop()
 	o.hits, o.misses, o.lastErr, o.ails, o.lived = 0, 0, nil, 0, false
 	bound := o.sockets.addresses()
-	o.probe = startProbe(ctx, resolved(o.live.Health, o.live, bound), o.live)
-	o.pulse = startProbe(ctx, resolved(o.live.Liveness, o.live, bound), o.live)
+	o.probe = startProbe(ctx, resolved(o.live.Health, o.live, bound), o.live, 0)
+	o.pulse = startProbe(ctx, resolved(o.live.Liveness, o.live, bound), o.live, 0)
 }
 
 // unwatch ends every probe of the process, and waits for them.
@@ -154,6 +163,10 @@ func (o *owner) unwatch() {
 
 // hear takes in the keeper's word on the process.
 func (o *owner) hear(ctx context.Context, p keeper.Process) {
+	if o.beside != nil && p.Run == o.beside.proc.Run {
+		o.besideHeard(ctx, p)
+		return
+	}
 	if !o.alive || p.Run != o.proc.Run {
 		return // an earlier incarnation
 	}

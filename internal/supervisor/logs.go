@@ -15,7 +15,7 @@ func keeperLog(l plan.Log) keeper.Log {
 // relog has the running process logged as is wanted now. A keeper from before an upgrade may not know how to; then it
 // takes effect at the next start, as does another path.
 func (o *owner) relog(ctx context.Context) {
-	err := o.keeper.SetLog(ctx, o.name, keeperLog(o.want.Log))
+	err := o.keeper.SetLog(ctx, o.proc.Name, keeperLog(o.want.Log))
 	if err != nil && ctx.Err() == nil && fault.Code(err) != "keeper/no-process" {
 		o.log.WarnContext(ctx, "how it is logged changes at its next start", "err", err)
 	}

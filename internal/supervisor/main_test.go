@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -32,6 +33,8 @@ func TestMain(m *testing.M) {
 			"failing":          func([]string) error { return errors.New("failing as told") },
 			"web":              func(args []string) error { return serveHealth(args[0]) },
 			"notifier":         notifier,
+			"server":           server,
+			"double":           double,
 			"gated":            gated,
 			"check":            func(args []string) error { return check(args) },
 			"rpc":              rpc,
@@ -150,6 +153,94 @@ func serveHealth(gate string) error {
 			http.Error(w, "it is sick", http.StatusInternalServerError)
 		}
 	}))
+}
+
+// server is a program that can serve its inherited socket: ready, by READY=1, once the file of its first argument is
+// there, as /healthz says, too. Each TERM is a line in the file of its second argument; it ends when the file of its
+// third is there.
+func server(args []string) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM)
+	l, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return err
+	}
+	isOpen := func(gate string) bool { _, err := os.Stat(gate); return err == nil }
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !isOpen(args[0]) {
+				http.Error(w, "the gate is closed", http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprint(w, os.Getpid())
+		}))
+	})
+	defer l.Close()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	ready, asked := false, false
+	for !asked || !isOpen(args[2]) {
+		select {
+		case <-signals:
+			asked = true
+			f, err := os.OpenFile(args[1], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
+				return err
+			}
+			if err := f.Close(); err != nil {
+				return err
+			}
+		case <-tick.C:
+		}
+		if !ready && isOpen(args[0]) {
+			ready = true
+			conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+			if err != nil {
+				return err
+			}
+			if _, err := conn.Write([]byte("READY=1")); err != nil {
+				return err
+			}
+			if err := conn.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// double runs until TERM, as sleeper does, and minds only a third one of its kind.
+func double(args []string) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR2)
+	for _, lock := range []string{args[0] + ".a", args[0] + ".b"} {
+		f, err := os.OpenFile(lock, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+			continue
+		}
+		conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("READY=1")); err != nil {
+			return err
+		}
+		if <-signals == syscall.SIGUSR2 {
+			os.Exit(3)
+		}
+		return nil
+	}
+	return os.WriteFile(filepath.Join(filepath.Dir(args[0]), "TRIPLE"), []byte(args[0]), 0o600)
 }
 
 // notifier says that it is ready when the pipe that it is given is opened for writing.

@@ -87,17 +87,22 @@ func (o *owner) follows() bool {
 		slices.ContainsFunc(o.want.Needs, func(n plan.Need) bool { return n.Restart })
 }
 
-// myTurn says whether a changed instance may be restarted: each instance of a service before it has been, and can work
-// or is not meant to. A new version that does not get ready therefore stops the roll, and the rest stays as it was.
-func (b *board) myTurn(service, name string) bool {
+// myTurn says whether a changed instance may be replaced: of the instances of its service before it, fewer than width are
+// still to be, are being replaced, or cannot work though they are meant to. A new version that does not get ready
+// therefore stops the roll, and the rest stays as it was.
+func (b *board) myTurn(service, name string, width int) bool {
+	ahead := 0
 	for _, e := range b.service(service) {
 		if e.Name == name {
-			return true
+			return ahead < width
 		}
-		resting := e.State == status.Stopped || e.completed
-		if e.rolling || e.State != status.Ready && !resting {
+		if e.Change == status.ChangeFailed {
 			return false
 		}
+		resting := e.State == status.Stopped || e.completed
+		if e.rolling || e.Change != "" || e.State != status.Ready && !resting {
+			ahead++
+		}
 	}
-	return true
+	return ahead < width
 }

@@ -42,9 +42,18 @@ type owner struct {
 
 	proc  keeper.Process // the last incarnation; zero before the first
 	hash  string         // of what proc was started with
+	parts *parts         // of what proc was started with; nil when nobody knows
 	alive bool
 	gen   uint64 // counts incarnations
 	found bool   // proc was adopted and has not been seen ready yet
+
+	wanted *parts // of want; see wantParts
+
+	beside  *companion // starts or drains beside proc; nil most of the time
+	gaveUp  string     // why the last replacement was given up, until the next one
+	badHash string     // of what was given up: proc's successor is live again, as long as want is that
+	botched uint64     // how many replacements were given up
+	parting string     // how proc ended, for when its predecessor has, too
 
 	shown   entry // what the board shows
 	falls   uint64
@@ -71,28 +80,42 @@ type owner struct {
 	needed   map[string]string // run of each instance after whose restart it starts again, too
 }
 
-// newOwner returns the owner of an instance that is wanted as spec, or blocked from it; found is the keeper's record of
-// an earlier supervisor's process of that name, or nil.
-func (s *Supervisor) newOwner(spec plan.Spec, blocked string, found *keeper.Process) *owner {
+// newOwner returns the owner of an instance that is wanted as spec, or blocked from it; left is what an earlier
+// supervisor left of it, or nil.
+func (s *Supervisor) newOwner(spec plan.Spec, blocked string, left *lineup) *owner {
 	o := &owner{
 		name: spec.Name, keeper: s.keeper, board: s.board, sockets: s.sockets, marks: s.marks,
 		log:      s.log.With("instance", spec.Name),
 		commands: make(chan *command), inbox: newInbox(), done: make(chan struct{}),
 		want: spec, live: spec, blocked: blocked,
-		timer: time.NewTimer(0), dog: time.NewTimer(0),
+		timer: idleTimer(), dog: idleTimer(),
 	}
-	o.timer.Stop() // since Go 1.23 a stopped timer never yields
-	o.dog.Stop()
-	if found != nil {
-		o.proc, o.hash, o.alive, o.gen = *found, found.Labels[labelHash], found.Exit == nil, 1
+	if left != nil {
+		found := left.current
+		o.proc, o.hash, o.alive, o.gen = found, found.Labels[labelHash], found.Exit == nil, uint64(max(1, generation(found)))
+		if p := left.beside; p != nil {
+			o.gen = max(o.gen, uint64(generation(*p)))
+			o.beside = &companion{role: roleSuccessor, proc: *p, spec: spec, hash: p.Labels[labelHash], parts: &parts{cold: partsOf(p.Labels)}, timer: idleTimer()}
+			if left.draining {
+				o.beside.role = rolePredecessor
+			}
+		}
+		o.parts = &parts{cold: partsOf(found.Labels)}
 		o.found = o.alive
 		o.shown.Restarts, o.backoff = restartsOf(found.Labels), backoffOf(found.Labels[labelBackoff])
 		_ = json.Unmarshal([]byte(found.Labels[labelNeeded]), &o.needed) // without it, what it needs counts from now on
-		if !o.changed() && s.marks.has(spec.Name, found.Run) {
+		if s.marks.has(spec.Name, found.Run) {
 			o.goal = goalStop
 		}
 	}
 	return o
+}
+
+// idleTimer is a timer that does not run: since Go 1.23 a stopped one never yields.
+func idleTimer() *time.Timer {
+	t := time.NewTimer(0)
+	t.Stop()
+	return t
 }
 
 // changed says whether the process is not, or no longer, what is wanted.
@@ -104,7 +127,7 @@ func (o *owner) replaceable() bool { return o.changed() && o.blocked == "" && o.
 // first shows the instance before run, so that the owners launched with it see it.
 func (o *owner) first(ctx context.Context) {
 	switch {
-	case o.alive && o.replaceable():
+	case o.alive && o.replaceable() && !o.succeeded():
 		o.board.roll(o.name)
 		fallthrough
 	case o.alive:
@@ -117,7 +140,10 @@ func (o *owner) first(ctx context.Context) {
 // run owns the instance until it is removed or ctx is done; then the process, if any, runs on.
 func (o *owner) run(ctx context.Context) {
 	defer close(o.done)
-	defer o.unwatch()
+	defer func() {
+		o.unwatch()
+		o.beside.stop()
+	}()
 	defer o.timer.Stop()
 
 	o.enter(ctx)
@@ -128,9 +154,11 @@ func (o *owner) run(ctx context.Context) {
 			changed = o.board.changed()
 			o.look(ctx)
 		}
-		if o.goal == goalRemove && !o.alive {
+		if o.goal == goalRemove && !o.alive && o.beside == nil {
 			o.unstore(ctx)
-			_ = o.keeper.Forget(ctx, o.name) // a record that stays does no harm: nothing runs under it
+			for _, name := range []string{o.name, plan.OtherName(o.name)} {
+				_ = o.keeper.Forget(ctx, name) // a record that stays does no harm: nothing runs under it
+			}
 			o.board.remove(o.name)
 			o.removed = true
 			return
@@ -139,11 +167,11 @@ func (o *owner) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case c := <-o.commands:
-			c.falls = o.falls
+			c.falls, c.botched = o.falls, o.botched
 			o.obey(ctx, c)
 			close(c.taken)
 		case <-o.inbox.wake:
-			if p, ok := o.inbox.take(); ok {
+			for _, p := range o.inbox.take() {
 				o.hear(ctx, p)
 			}
 		case err := <-o.probe.result():
@@ -152,6 +180,10 @@ func (o *owner) run(ctx context.Context) {
 			o.felt(ctx, err)
 		case <-o.timer.C:
 			o.expired(ctx)
+		case err := <-o.beside.result():
+			o.successorProbed(ctx, err)
+		case <-o.beside.expired():
+			o.besideExpired(ctx)
 		case <-o.dog.C:
 			o.barked(ctx)
 		case <-changed:
@@ -161,6 +193,7 @@ func (o *owner) run(ctx context.Context) {
 
 // enter starts from what the keeper knew of the instance.
 func (o *owner) enter(ctx context.Context) {
+	defer o.enterBeside(ctx)
 	if o.alive && !o.changed() {
 		o.relog(ctx) // what the last supervisor wanted is not known
 	}
@@ -172,7 +205,7 @@ func (o *owner) enter(ctx context.Context) {
 	case o.alive && o.changed():
 		// Nobody knows how the old shape is probed. It counts as able to work until its turn comes.
 		o.live.Health, o.live.Liveness = nil, nil
-		o.rolling = o.replaceable()
+		o.rolling = o.replaceable() && !o.succeeded()
 		o.up(ctx)
 	case o.alive:
 		o.up(ctx)
@@ -182,6 +215,28 @@ func (o *owner) enter(ctx context.Context) {
 		o.ended(ctx) // while nobody watched
 	}
 	// Otherwise it is pending, and the first look starts it.
+}
+
+// succeeded says whether what is wanted was starting beside the process already.
+func (o *owner) succeeded() bool {
+	return o.beside != nil && o.beside.role == roleSuccessor && o.beside.hash == o.want.Hash()
+}
+
+// enterBeside goes on with the process that an earlier supervisor left beside the one that serves.
+func (o *owner) enterBeside(ctx context.Context) {
+	c := o.beside
+	switch {
+	case c == nil:
+	case c.role == roleSuccessor && o.succeeded() && o.alive && o.goal == goalRun:
+		o.accompany(ctx, c)
+	case c.role == roleSuccessor:
+		c.role = roleGivenUp
+		o.dismiss(ctx, c)
+		o.show(ctx, o.shown.State, o.shown.Reason)
+	default: // it has been asked
+		c.timer.Reset(c.spec.Stop.Grace)
+		o.show(ctx, o.shown.State, o.shown.Reason)
+	}
 }
 
 // waits says whether the instance waits for a change of another one.
@@ -197,7 +252,10 @@ func (o *owner) look(ctx context.Context) {
 	if o.follows() {
 		o.follow(ctx)
 	}
-	if o.rolling && o.board.myTurn(o.want.Service, o.name) {
+	if o.rolling && o.beside == nil && o.board.myTurn(o.want.Service, o.name, o.want.Rolling.Width()) {
+		if o.surges() && o.board.unmet(o.want.Needs) != "" {
+			return // the process that serves does not make room for one that cannot start
+		}
 		o.replace(ctx)
 	}
 }
@@ -209,24 +267,25 @@ func (o *owner) show(ctx context.Context, state status.State, reason string) {
 			Name: o.name, State: state, Since: o.shown.Since, Restarts: o.shown.Restarts, Reason: reason, Log: o.want.Log.Path,
 		},
 		service: o.want.Service, alive: o.alive, falls: o.falls,
-		completed: state == status.Exited && o.fine,
-		hash:      o.want.Hash(), hot: o.want.HotHash(),
+		completed: state == status.Exited && o.fine, botched: o.botched,
+		hash: o.want.Hash(), hot: o.want.HotHash(), parts: o.wantParts(), stopped: o.goal == goalStop,
 	}
 	if o.alive {
 		e.run = o.proc.Run
-		e.PID, e.hash, e.Log, e.Status = o.proc.PID, o.hash, o.live.Log.Path, o.proc.Status
+		e.PID, e.hash, e.parts, e.Log, e.Status = o.proc.PID, o.hash, o.parts, o.live.Log.Path, o.proc.Status
 	}
-	if state != o.shown.State {
+	e.Change, e.ChangeReason, e.NextPID = o.change()
+	if state != o.shown.State || e.PID != o.shown.PID {
 		e.Since = time.Now()
 	}
 	if o.found && state == status.Ready {
 		e.Since = o.proc.Started // it has been, for all that anybody saw
 		o.found = false
 	}
-	fresh := state != o.shown.State || reason != o.shown.Reason
+	fresh := state != o.shown.State || reason != o.shown.Reason || e.Change != o.shown.Change
 	o.shown = e
 	o.board.set(e)
 	if fresh {
-		o.log.InfoContext(ctx, "instance changed", "state", string(state), "reason", reason, "pid", e.PID, "run", o.gen)
+		o.log.InfoContext(ctx, "instance changed", "state", string(state), "reason", reason, "pid", e.PID, "run", o.gen, "change", string(e.Change))
 	}
 }

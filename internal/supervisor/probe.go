@@ -26,14 +26,15 @@ type probe struct {
 }
 
 // startProbe returns a probe of the process of s by h, or nil when h says nothing that can be asked. READY=1 and lines
-// of output are not asked for: they come from the keeper, see owner.hear.
-func startProbe(ctx context.Context, h *plan.Health, s plan.Spec) *probe {
+// of output are not asked for: they come from the keeper, see owner.hear. With a pid only answers of that process, or of
+// one below it, count; with 0 it does not matter which of those that share a socket answers.
+func startProbe(ctx context.Context, h *plan.Health, s plan.Spec, pid int) *probe {
 	if h == nil || h.HTTP == "" && h.TCP == "" && len(h.Exec) == 0 && h.GRPC == "" {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &probe{results: make(chan error), cancel: cancel}
-	p.wg.Go(func() { p.run(ctx, *h, s) })
+	p.wg.Go(func() { p.run(ctx, *h, s, pid) })
 	return p
 }
 
@@ -53,8 +54,8 @@ func (p *probe) result() <-chan error {
 	return p.results
 }
 
-func (p *probe) run(ctx context.Context, h plan.Health, s plan.Spec) {
-	ask := prober(h, s)
+func (p *probe) run(ctx context.Context, h plan.Health, s plan.Spec, pid int) {
+	ask := prober(h, s, pid)
 	pause := min(firstProbes, h.Interval)
 	up := false
 	for {
@@ -83,24 +84,24 @@ func once(ctx context.Context, timeout time.Duration, ask func(context.Context) 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := ask(ctx)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if err != nil && !errors.Is(err, errOthers) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", brief(timeout))
 	}
 	return err
 }
 
-func prober(h plan.Health, s plan.Spec) func(context.Context) error {
+func prober(h plan.Health, s plan.Spec, pid int) func(context.Context) error {
 	switch {
 	case h.TCP != "":
-		return func(ctx context.Context) error { return askTCP(ctx, h.TCP) }
+		return func(ctx context.Context) error { return askTCP(ctx, h.TCP, pid) }
 	case len(h.Exec) > 0:
 		return func(ctx context.Context) error { return askExec(ctx, h.Exec, s) }
 	case h.GRPC != "":
-		return func(ctx context.Context) error { return askGRPC(ctx, h) }
+		return func(ctx context.Context) error { return askGRPC(ctx, h, pid) }
 	}
 	client := &http.Client{
 		Transport: &http.Transport{
-			DialContext:       dialer(h),
+			DialContext:       dialer(h, pid),
 			DisableKeepAlives: true, // a kept connection would pin the probe to what used to be there
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -109,19 +110,41 @@ func prober(h plan.Health, s plan.Spec) func(context.Context) error {
 }
 
 // dialer connects to what h asks over: its unix socket, if it has one.
-func dialer(h plan.Health) func(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
+func dialer(h plan.Health, pid int) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		if h.Unix != "" {
-			return d.DialContext(ctx, "unix", h.Unix)
+			network, address = "unix", h.Unix
 		}
-		return d.DialContext(ctx, network, address)
+		return dial(ctx, network, address, pid)
 	}
 }
 
-func askTCP(ctx context.Context, address string) error {
+// mostTries bounds how often one probe connects anew because another process answered.
+const mostTries = 50
+
+// dial connects, with a pid until that process has accepted.
+func dial(ctx context.Context, network, address string, pid int) (net.Conn, error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	for try := 1; ; try++ {
+		conn, err := dialer.DialContext(ctx, network, address)
+		switch {
+		case err != nil && try > 1 && ctx.Err() != nil:
+			return nil, errOthers
+		case err != nil || pid == 0:
+			return conn, err
+		}
+		if err = acceptedBy(ctx, conn, pid); err == nil {
+			return conn, nil
+		}
+		_ = conn.Close() // nothing was asked on it
+		if !errors.Is(err, errOthers) || try == mostTries || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+func askTCP(ctx context.Context, address string, pid int) error {
+	conn, err := dial(ctx, "tcp", address, pid)
 	if err != nil {
 		return err
 	}

@@ -33,10 +33,10 @@ const (
 
 var grpcStates = map[uint64]string{0: "UNKNOWN", 3: "SERVICE_UNKNOWN"}
 
-func askGRPC(ctx context.Context, h plan.Health) error {
+func askGRPC(ctx context.Context, h plan.Health, pid int) error {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{DialContext: dialer(h), Protocols: &protocols}
+	transport := &http.Transport{DialContext: dialer(h, pid), Protocols: &protocols}
 	defer transport.CloseIdleConnections() // the next probe asks whoever is there then
 	host := h.GRPC
 	if h.Unix != "" {

@@ -31,9 +31,14 @@ func (o *owner) ended(ctx context.Context) {
 		// Starting another one beside them would make two incarnations.
 		o.falls++
 		o.show(ctx, status.Failed, fmt.Sprintf("processes %v of it outlive a kill; end them, then start %s", exit.Survivors, o.name))
+	case o.goal != goalRun && o.beside != nil:
+		o.parting = describe(exit)
+		o.show(ctx, status.Stopping, "its predecessor finishes what it has in hand")
 	case o.goal != goalRun:
 		o.unstore(ctx)
 		o.show(ctx, status.Stopped, describe(exit))
+	case o.beside != nil && o.beside.role == roleSuccessor:
+		o.promote(ctx, describe(exit))
 	case again:
 		o.begin(ctx)
 	case verdict != "":

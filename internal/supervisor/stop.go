@@ -27,7 +27,7 @@ func (o *owner) halt(ctx context.Context, reason string) {
 	o.show(ctx, status.Stopping, reason)
 	// A signal that cannot be sent finds a process that has just ended, whose exit is on its way, or one that only a
 	// kill can end. The timer knows which.
-	_ = o.keeper.Signal(ctx, o.name, o.live.Stop.Signal, true)
+	_ = o.keeper.Signal(ctx, o.proc.Name, o.live.Stop.Signal, true)
 	o.granted = o.live.Stop.Grace
 	o.await(o.granted)
 }
@@ -37,7 +37,7 @@ func (o *owner) abort(ctx context.Context, verdict string) {
 	o.unwatch()
 	o.verdict, o.self = verdict, false
 	o.show(ctx, status.Stopping, verdict)
-	_ = o.keeper.Signal(ctx, o.name, syscall.SIGABRT, false) // as in halt
+	_ = o.keeper.Signal(ctx, o.proc.Name, syscall.SIGABRT, false) // as in halt
 	o.granted = min(abortGrace, o.live.Stop.Grace)
 	o.deadline = 0 // whoever hangs is not asked whether it needs longer
 	o.timer.Reset(o.granted)
@@ -58,7 +58,7 @@ func (o *owner) kill(ctx context.Context) {
 	if o.verdict != "" {
 		reason = o.verdict + "; " + reason
 	}
-	if err := o.keeper.Kill(ctx, o.name); err != nil {
+	if err := o.keeper.Kill(ctx, o.proc.Name); err != nil {
 		reason = "kill: " + err.Error()
 	}
 	if ctx.Err() != nil {
@@ -89,6 +89,6 @@ func (o *owner) prolong() {
 // unstore drops the descriptors that the keeper keeps for the next run: they are for a restart, not for a stop.
 func (o *owner) unstore(ctx context.Context) {
 	if o.proc.Stored > 0 {
-		_ = o.keeper.Unstore(ctx, o.name) // what cannot be dropped is bounded
+		_ = o.keeper.Unstore(ctx, o.proc.Name) // what cannot be dropped is bounded
 	}
 }

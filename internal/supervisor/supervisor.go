@@ -54,6 +54,9 @@ type Event struct {
 	PID      int
 	Reason   string
 	Restarts int
+
+	Change       status.Change // how far a replacement of it is; empty when there is none
+	ChangeReason string
 }
 
 var (
@@ -80,8 +83,8 @@ type Supervisor struct {
 
 	mu     sync.Mutex
 	owners map[string]*owner
-	specs  []plan.Spec               // as applied last
-	found  map[string]keeper.Process // processes of an earlier supervisor that no owner has adopted yet
+	specs  []plan.Spec                 // as applied last
+	found  map[string][]keeper.Process // processes of an earlier supervisor that no owner has adopted yet, by instance
 }
 
 // New returns a Supervisor that does nothing until Run.
@@ -101,7 +104,7 @@ func New(c Config) *Supervisor {
 		applying: make(chan struct{}, 1), // a mutex whose Lock can be given up
 		sockets:  &sockets{keeper: c.Keeper, held: make(map[string]keeper.Socket)},
 		owners:   make(map[string]*owner),
-		found:    make(map[string]keeper.Process),
+		found:    make(map[string][]keeper.Process),
 	}
 	return s
 }
@@ -131,14 +134,16 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.marks.load(); err != nil {
 		s.log.WarnContext(ctx, "what was stopped is not known, it will be started", "err", err)
 	}
+	runs := make(map[string]bool)
 	for _, p := range processes {
 		if _, ours := p.Labels[labelHash]; ours {
+			runs[p.Run] = true
 			s.mu.Lock()
-			s.found[p.Name] = p
+			s.found[instanceOf(p)] = append(s.found[instanceOf(p)], p)
 			s.mu.Unlock()
 		}
 	}
-	s.marks.keep(func(name, run string) bool { return s.found[name].Run == run }) // nobody else looks at found yet
+	s.marks.keep(func(_, run string) bool { return runs[run] })
 	emitter.Go(func() { s.board.emit(over, s.onEvent) })
 	close(s.ready)
 
@@ -206,12 +211,15 @@ func (s *Supervisor) lost(ctx context.Context) error {
 func (s *Supervisor) dispatch(p keeper.Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o := s.owners[p.Name]; o != nil {
+	instance := instanceOf(p)
+	if o := s.owners[instance]; o != nil {
 		o.inbox.put(p)
 		return
 	}
-	if old, ok := s.found[p.Name]; ok && old.Run == p.Run && old.Exit == nil {
-		s.found[p.Name] = p
+	for i, old := range s.found[instance] {
+		if old.Run == p.Run && old.Exit == nil {
+			s.found[instance][i] = p
+		}
 	}
 }
 

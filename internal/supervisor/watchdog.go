@@ -51,7 +51,7 @@ func (o *owner) barked(ctx context.Context) {
 		return // the supervisor is about to end
 	}
 	for _, p := range processes {
-		if p.Name == o.name && p.Run == o.proc.Run && p.Exit == nil {
+		if p.Run == o.proc.Run && p.Exit == nil {
 			o.proc.Said.Pinged = max(o.proc.Said.Pinged, p.Said.Pinged)
 		}
 	}

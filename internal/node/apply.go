@@ -1,0 +1,162 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/plan"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// prepared is everything that a manifest asks of this host. Making it changes nothing.
+type prepared struct {
+	manifest *manifest.Manifest
+	password string
+	grants   []wire.Grant
+	specs    []plan.Spec
+	layout   broker.Layout
+}
+
+// prepare works out what m asks for. With fresh it looks at the programs' files again.
+func (n *Node) prepare(m *manifest.Manifest, fresh bool) (*prepared, error) {
+	port, err := n.state.port()
+	if err != nil {
+		return nil, err
+	}
+	grants, err := grantsOf(m, n.state)
+	if err != nil {
+		return nil, err
+	}
+	specs, err := n.specsOf(m, grants, port, fresh)
+	if err != nil {
+		return nil, err
+	}
+	password, err := n.state.password()
+	if err != nil {
+		return nil, err
+	}
+	return &prepared{m, password, grants, specs, layoutOf(m)}, nil
+}
+
+// plan returns the steps that an apply of the manifest at path would take.
+func (n *Node) plan(ctx context.Context, path, env string) ([]plan.Step, error) {
+	_, m, err := source(path, env)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	before, known := n.layout, n.manifest != nil
+	n.mu.Unlock()
+	if !known {
+		return nil, errNoManifest
+	}
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	p, err := n.prepare(n.scaling.scaled(m), true)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := n.supervisor.Plan(ctx, p.specs)
+	return append(streamSteps(before, p.layout), steps...), err
+}
+
+// apply brings the host to the manifest at path. An invalid manifest changes nothing.
+func (n *Node) apply(ctx context.Context, path, env string) ([]plan.Step, error) {
+	src, m, err := source(path, env)
+	if err != nil {
+		return nil, err
+	}
+	return n.bring(ctx, applied{File: path, Env: env, Source: src}, m, true)
+}
+
+// bring brings the host to m, which was read from what is applied. With fresh a person asks for it.
+func (n *Node) bring(ctx context.Context, from applied, m *manifest.Manifest, fresh bool) ([]plan.Step, error) {
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	return n.bringLocked(ctx, from, m, fresh)
+}
+
+func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manifest, fresh bool) ([]plan.Step, error) {
+	scaled := n.scaling.scaled(m)
+	p, err := n.prepare(scaled, fresh)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	before, known := n.layout, n.manifest != nil
+	n.mu.Unlock()
+	steps, err := n.carryOut(ctx, p, fresh)
+	if n.current() == scaled {
+		n.from, n.declared = from, m
+		err = joined(err, joined(n.remember(from, p), n.scaling.settle(m)))
+	}
+	if known {
+		steps = append(streamSteps(before, p.layout), steps...)
+	}
+	return steps, err
+}
+
+// carryOut makes the host what p says.
+func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.Step, error) {
+	// An instance that goes may need its credential until it has drained.
+	if err := broker.WriteAccess(n.state.broker(), accessOf(p.password, append(leaving(n.state, p.grants), p.grants...))); err != nil {
+		return nil, err
+	}
+	if err := writeGrants(n.state, p.manifest, p.grants); err != nil {
+		return nil, err
+	}
+	if err := write(n.state.layout(), p.layout); err != nil {
+		return nil, fmt.Errorf("write layout: %w", err)
+	}
+	// A broker that runs already is changed here; one that starts provisions itself before it says that it is ready. One
+	// that has started a moment ago, with the layout before this one, is changed by the janitor.
+	connected := n.nats.IsConnected()
+	if connected {
+		if err := n.provision(ctx, p.layout); err != nil {
+			return nil, err
+		}
+	}
+	n.mu.Lock()
+	n.manifest, n.layout, n.unprovisioned = p.manifest, p.layout, !connected
+	n.mu.Unlock()
+	bring := n.supervisor.Adjust
+	if fresh {
+		bring = n.supervisor.Apply
+	}
+	steps, err := bring(ctx, p.specs)
+	if ctx.Err() != nil {
+		return steps, err // some may still be on their way out
+	}
+	if err := joined(err, broker.WriteAccess(n.state.broker(), accessOf(p.password, p.grants))); err != nil {
+		return steps, err
+	}
+	return steps, dropGrants(n.state, p.grants)
+}
+
+// streamSteps says what changes in the broker's streams.
+func streamSteps(before, after broker.Layout) []plan.Step {
+	var steps []plan.Step
+	for _, s := range after.Streams {
+		i := slices.IndexFunc(before.Streams, func(old broker.StreamSpec) bool { return old.Name == s.Name })
+		step := plan.Step{Op: plan.OpUpdate, Name: "stream " + s.Name}
+		switch {
+		case i < 0:
+			step.Op, step.Reason = plan.OpStart, "new"
+		case before.Streams[i] != s:
+			step.Keys = plan.Changed(before.Streams[i], s)
+			step.Reason = plan.Because(step.Keys, "it changed")
+		default:
+			continue
+		}
+		steps = append(steps, step)
+	}
+	for _, old := range before.Streams {
+		if !slices.ContainsFunc(after.Streams, func(s broker.StreamSpec) bool { return s.Name == old.Name }) {
+			steps = append(steps, plan.Step{Op: plan.OpUpdate, Name: "stream " + old.Name, Reason: "not in the manifest any more; what it holds is kept"})
+		}
+	}
+	return steps
+}
