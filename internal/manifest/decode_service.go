@@ -225,7 +225,7 @@ func onlyTrue() shape[bool] {
 func restartKeys() []key[Restart] {
 	return []key[Restart]{
 		field("policy", "always (default), on-failure or never.", oneOf("always", "on-failure", "never"), func(r *Restart) *string { return &r.Policy }),
-		field("delay", "Before the first restart; doubles each time. Default 100ms.", span(0, day), func(r *Restart) *time.Duration { return &r.Delay }),
+		field("delay", "Before a restart; doubles each time. The first one comes at once after a run of ten times as long. Default 100ms.", span(0, day), func(r *Restart) *time.Duration { return &r.Delay }),
 		field("max", "Most that the delay grows to. Default 30s.", span(0, day), func(r *Restart) *time.Duration { return &r.Max }),
 		field("reset", "Time up after which the delay starts over. Default 10s.", span(0, day), func(r *Restart) *time.Duration { return &r.Reset }),
 		field("budget", "Starts within the window that the delays are good for, those after which it got ready too. Default 10.", whole(1, 1000), func(r *Restart) *int { return &r.Budget }),

@@ -106,7 +106,7 @@ type Health struct {
 // Restart is what happens when an instance ends by itself.
 type Restart struct {
 	Policy string        // always (default), on-failure, never
-	Delay  time.Duration // before the first restart; doubles each time; default 100ms
+	Delay  time.Duration // before a restart; doubles each time; default 100ms. The first one comes at once after a run of ten times as long
 	Max    time.Duration // most it grows to; default 30s
 	Reset  time.Duration // time up after which the delay starts over; default 10s
 

@@ -118,7 +118,7 @@ const (
 // longer, so that instances that fell together do not rise together.
 type Restart struct {
 	Policy string        // Always (default), OnFailure or Never
-	Delay  time.Duration // before the first restart; doubles each time; default 100ms
+	Delay  time.Duration // before a restart; doubles each time; default 100ms. The first one comes at once after a run of ten times as long
 	Max    time.Duration // most it grows to; default 30s
 	Reset  time.Duration // time up after which the delay starts over; default 10s
 

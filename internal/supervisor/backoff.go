@@ -13,6 +13,10 @@ import (
 // together. It is never shorter: what a policy promises to a neighbour that has to recover holds.
 const jitterShare = 0.2
 
+// promptDelays is how many of the policy's Delay a run must have lasted for the first restart to come at once. With the
+// default that is the second of s6: what fails sooner has likely failed to start, and would fail again.
+const promptDelays = 10
+
 // backoff says when an instance that fell is started again. It reads no clock: all its times are of keeper.Monotonic,
 // so no setting of the wall clock moves them. The zero backoff has forgiven everything.
 type backoff struct {
@@ -36,14 +40,18 @@ func (b *backoff) started(r plan.Restart, now time.Duration) {
 	b.starts = slices.Delete(b.starts, 0, max(0, len(b.starts)-r.Budget-1))
 }
 
-// fell returns what comes after a fall at now of a run that lasted up, and doubles the delay of the next one. random is
-// uniform in [0, 1).
+// fell returns what comes after a fall at now of a run that lasted up: the first restart at once, if the program had been
+// up, then the policy's Delay, doubled from fall to fall. random is uniform in [0, 1).
 func (b *backoff) fell(r plan.Restart, now, up time.Duration, random float64) again {
-	if b.next == 0 || up >= r.Reset {
+	first := b.next == 0 || up >= r.Reset
+	if first {
 		b.next, b.spent = r.Delay, false
 	}
-	after := strayed(min(b.next, r.Max), random)
-	b.next = min(b.next*2, r.Max)
+	after := time.Duration(0)
+	if !first || up < promptDelays*r.Delay {
+		after = strayed(min(b.next, r.Max), random)
+		b.next = min(b.next*2, r.Max)
+	}
 	b.prune(now + after - r.Window)
 	b.spent = b.spent || len(b.starts) >= r.Budget
 	switch {

@@ -22,16 +22,20 @@ func TestBackoffDoublesToItsMaximumAndStartsOverAfterAStableRun(t *testing.T) {
 	t.Parallel()
 	r := policy(func(r *plan.Restart) { r.Max = time.Second })
 	var b backoff
-	for i, want := range []time.Duration{100, 200, 400, 800, 1000, 1000} {
+	for i, want := range []time.Duration{0, 100, 200, 400, 800, 1000, 1000} {
 		if got := b.fell(r, 0, time.Second, 0); got != (again{after: want * time.Millisecond}) {
 			t.Errorf("delay %d is %+v, want %dms", i, got, want)
 		}
 	}
-	if got := b.fell(r, 0, 10*time.Second, 0); got.after != r.Delay {
-		t.Errorf("after a stable run the delay is %s, want %s", got.after, r.Delay)
+	if got := b.fell(r, 0, 10*time.Second, 0); got.after != 0 {
+		t.Errorf("after a stable run the delay is %s, want none", got.after)
 	}
-	if got := b.fell(r, 0, 0, 0); got.after != 2*r.Delay {
-		t.Errorf("the one after is %s, want %s", got.after, 2*r.Delay)
+	if got := b.fell(r, 0, 0, 0); got.after != r.Delay {
+		t.Errorf("the one after is %s, want %s", got.after, r.Delay)
+	}
+	var c backoff
+	if got := c.fell(r, 0, time.Second-1, 0); got.after != r.Delay {
+		t.Errorf("after a run too short to count as up the delay is %s, want %s", got.after, r.Delay)
 	}
 }
 
@@ -108,7 +112,7 @@ func TestBudgetThatIsSpentIsTriedAgainSlowlyAndForgiven(t *testing.T) {
 	}
 	last := all[len(all)-1]
 	b.started(r, last+2*r.Window)
-	if a := b.fell(r, last+3*r.Window, r.Window, 0); a != (again{after: r.Delay}) {
+	if a := b.fell(r, last+3*r.Window, r.Window, 0); a != (again{}) {
 		t.Errorf("after a stable run it is %+v", a)
 	}
 
@@ -150,7 +154,8 @@ func TestAnyProgramKeepsWithinItsBudget(t *testing.T) {
 			if diff := cmp.Diff(a, heir.fell(r, now, up, random), cmp.AllowUnexported(again{})); diff != "" {
 				t.Fatal(diff)
 			}
-			if a.spent && a.after < r.RetryAfter || !a.spent && a.after < r.Delay && a.after < r.Max {
+			prompt := a.after == 0 && up >= promptDelays*r.Delay
+			if a.spent && a.after < r.RetryAfter || !a.spent && !prompt && a.after < r.Delay && a.after < r.Max {
 				t.Fatalf("%+v is too soon", a)
 			}
 			now += a.after
