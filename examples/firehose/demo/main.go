@@ -78,8 +78,10 @@ func (d demo) run(ctx context.Context) (err error) {
 
 // reset stops a running example and removes what an earlier demo stored.
 func (d demo) reset(ctx context.Context) error {
-	if err := d.command(ctx, "down"); err != nil {
-		return err
+	if _, err := os.Stat(filepath.Join(d.dir, ".hozo")); err == nil {
+		if err := d.command(ctx, "down"); err != nil {
+			return err
+		}
 	}
 	return errors.Join(os.RemoveAll(filepath.Join(d.dir, "data")), os.RemoveAll(filepath.Join(d.dir, ".hozo")), os.MkdirAll(filepath.Join(d.dir, "data"), 0o755))
 }
