@@ -132,9 +132,10 @@ func (k *Keeper) takeRest(entries map[string]*entry) {
 	if len(found) == 0 {
 		return
 	}
-	all, err := processes()
+	all, err := k.census.take()
 	if err != nil {
 		k.log.Error("trees not looked for", "error", err)
+		all = &scan{}
 	}
 	for _, r := range found {
 		k.adoptLocked(r, all)
@@ -167,9 +168,11 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 	r := &record{
 		spec: h.Spec, run: h.Run, pid: h.PID, start: h.Start, started: h.Started, since: h.Since, ready: h.Ready, status: h.Status,
 		said: h.Said, access: h.Access, main: identity{h.Said.MainPID, h.Main}, line: h.Line,
-		ended: h.Ended, exit: h.Exit, pidfd: -1, done: make(chan struct{}),
+		ended: h.Ended, exit: h.Exit, unmet: h.Unmet, pidfd: -1, done: make(chan struct{}),
 	}
 	r.tree = newTree(r.run, identity{r.pid, r.start})
+	r.tree.census = &k.census
+	r.group = k.groups.find(h.Spec.Name, h.Run)
 	r.capture = resumeCapture(h.Spec.Log, k.log.With("process", h.Spec.Name), k.logs)
 	r.capture.dropped.Store(h.Dropped)
 	k.records[h.Spec.Name] = r
@@ -196,10 +199,11 @@ func (k *Keeper) takeRecordLocked(e *entry) (*record, error) {
 }
 
 // adoptLocked finds out what became of a process that an earlier keeper started, or was about to start.
-func (k *Keeper) adoptLocked(r *record, all []proc) {
-	if r.pid == 0 && !k.findForkedLocked(r, all) {
+func (k *Keeper) adoptLocked(r *record, all *scan) {
+	if r.pid == 0 && !k.findForkedLocked(r, all.procs) {
 		k.log.Info("process was not started before its keeper ended", "process", r.spec.Name)
 		r.capture.abandon()
+		r.group.remove()
 		delete(k.records, r.spec.Name)
 		k.withdraw(keyProcess + r.spec.Name)
 		close(r.done)
@@ -234,7 +238,9 @@ func (k *Keeper) adoptLocked(r *record, all []proc) {
 		k.depositRecord(r, pidfds(r)...)
 	}
 	k.live[r.pid] = r
-	r.tree.findIn(all, false) // those who lose their leader later are known then
+	if !r.group.holds() {
+		r.tree.findIn(all, false) // those who lose their leader later are known then
+	}
 	k.log.Info("process adopted", "process", r.spec.Name, "pid", r.pid, "parent", p.parent)
 }
 
@@ -259,6 +265,7 @@ func (k *Keeper) findForkedLocked(r *record, all []proc) bool {
 		if carriesRun(p.pid, r.run) || p.dead && (p.name == programName(r.spec.Argv[0]) || p.name == programName(ownImage)) {
 			r.pid, r.start = p.pid, p.start
 			r.tree = newTree(r.run, p.identity)
+			r.tree.census = &k.census
 			return true
 		}
 	}
@@ -297,8 +304,10 @@ func (k *Keeper) lostLocked(r *record) {
 	if status, ok := foreignStatus(r.pidfd, r.leader()); ok {
 		exit = exitOf(status, exit.Time)
 	}
-	if _, err := r.tree.find(false); err != nil {
-		k.log.Error("rest of a tree not looked for", "process", r.spec.Name, "error", err)
+	if !r.group.holds() {
+		if _, err := r.tree.find(false); err != nil {
+			k.log.Error("rest of a tree not looked for", "process", r.spec.Name, "error", err)
+		}
 	}
 	k.leaderEndedLocked(r, exit)
 }

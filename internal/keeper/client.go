@@ -107,6 +107,19 @@ func (c *Client) Signal(ctx context.Context, name string, sig syscall.Signal, gr
 	return err
 }
 
+// Limit changes the limits of a process and its tree while they run, and returns the process with those that are not
+// kept. Faults: keeper/no-process, keeper/not-running.
+func (c *Client) Limit(ctx context.Context, name string, l Limits) (Process, error) {
+	r, err := c.call(ctx, Request{Op: opLimit, Limit: &Limit{Name: name, Limits: l}})
+	if err != nil {
+		return Process{}, err
+	}
+	if r.Process == nil {
+		return Process{}, fmt.Errorf("limit %s: the keeper answered without a process", name)
+	}
+	return *r.Process, nil
+}
+
 // Kill ends a process with its whole tree and returns when nothing of it is left; what could not be killed within 5s is
 // in Exit.Survivors of its record. Killing a dead process does nothing. Faults: keeper/no-process, keeper/unkillable.
 func (c *Client) Kill(ctx context.Context, name string) error {

@@ -23,8 +23,14 @@ type command struct {
 
 func startCommand(t testing.TB, role string, args ...string) *command {
 	t.Helper()
-	c := &command{cmd: exec.Command(self(), args...), done: make(chan struct{})}
-	c.cmd.Env = append(roleOf(role), "PATH="+os.Getenv("PATH"))
+	cmd := exec.Command(self(), args...)
+	cmd.Env = append(roleOf(role), "PATH="+os.Getenv("PATH"))
+	return runCommand(t, cmd)
+}
+
+func runCommand(t testing.TB, cmd *exec.Cmd) *command {
+	t.Helper()
+	c := &command{cmd: cmd, done: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = c, c
 	c.cmd.WaitDelay = 5 * time.Second // in case something inherited the pipe
 	if err := c.cmd.Start(); err != nil {

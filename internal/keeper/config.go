@@ -32,6 +32,9 @@ type Config struct {
 	// Alone leaves the standby out: then kill -9 of the keeper ends every service. Otherwise Run starts this program
 	// again with the same arguments, and expects it to call Run there as well.
 	Alone bool
+	// Trees is how trees are held together: TreesCgroup, TreesFreezer or TreesProcess. Empty: the first of them that can
+	// be used here.
+	Trees string
 	// Grace is how long a stopping keeper waits after TERM: once for the node, which stops the services in their
 	// order, then once for whatever is left. Zero means DefaultGrace (10s).
 	Grace time.Duration
@@ -60,11 +63,23 @@ func (c Config) validate() error {
 			Fix:   "--state DIR",
 		}
 	}
+	switch c.Trees {
+	case "", TreesCgroup, TreesFreezer, TreesProcess:
+	default:
+		return misuse("bad-request", fmt.Sprintf("there are no trees of kind %q", c.Trees), "")
+	}
 	if len(c.Node) > 0 && !filepath.IsAbs(c.Node[0]) {
 		return misuse("bad-request", fmt.Sprintf("program of the node %q is not an absolute path", c.Node[0]), "")
 	}
 	return nil
 }
+
+// The values of Config.Trees: what holds the processes of a tree together.
+const (
+	TreesCgroup  = "cgroup"  // a cgroup of version 2: ended at once by cgroup.kill
+	TreesFreezer = "freezer" // a cgroup of the version 1 freezer: stopped, then killed
+	TreesProcess = "process" // descent, session and environment of each process, as /proc shows them
+)
 
 // SocketPath is where the keeper of a state directory listens.
 func SocketPath(state string) string { return filepath.Join(state, "keeper.sock") }

@@ -45,6 +45,7 @@ type heldProcess struct {
 	Main    uint64        `json:"main,omitempty"` // start time of Said.MainPID
 	Line    bool          `json:"line,omitempty"`
 	Dropped uint64        `json:"dropped,omitempty"`
+	Unmet   []Unmet       `json:"unmet,omitempty"`
 	Ended   *Exit         `json:"ended,omitempty"` // the leader has ended so; its tree and its output may be left
 	Exit    *Exit         `json:"exit,omitempty"`
 }
@@ -62,7 +63,7 @@ func (r *record) held() heldProcess {
 	return heldProcess{
 		Spec: spec, Run: r.run, PID: r.pid, Start: r.start, Started: r.started, Since: r.since, Ready: r.ready, Status: r.status,
 		Said: r.said, Access: r.access, Main: r.main.start, Line: r.line,
-		Dropped: r.capture.dropped.Load(), Ended: r.ended, Exit: r.exit,
+		Dropped: r.capture.dropped.Load(), Unmet: r.unmet, Ended: r.ended, Exit: r.exit,
 	}
 }
 
@@ -142,7 +143,7 @@ func (k *Keeper) inherited(pid int, exit Exit) {
 	defer k.mu.Unlock()
 	if r := k.live[pid]; r != nil {
 		if p, err := readProc(pid); err == nil && p.identity == r.leader() {
-			k.leaderGoneLocked(r, exit)
+			k.leaderGoneLocked(r, exit, nil)
 		}
 	}
 	_ = k.link.send(parcel{Op: opReap, PID: pid}) // a link that has ended is seen by the next receive

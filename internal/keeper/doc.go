@@ -5,17 +5,13 @@
 //
 // # Names and trees
 //
-// A process is spawned under a name as the leader of its own session. Its tree is every process that descends from it:
-// its process group and session, its descendants by parent, and whatever carries its HOZO_RUN in the environment. The
-// keeper is a child subreaper, so descendants that lose their parent become its children. A tree ends as one: a kill
-// takes all of it, and when a leader exits by itself the rest of its tree is killed before the exited event is sent, so
-// that a restart never doubles. A daemon that leaves the session, empties its environment and outlives every ancestor
-// before anyone looks cannot be told apart; it is ended when the keeper stops.
-//
-// # Output
-//
-// Standard output and error of a process are one pipe, whose bytes go to its log by splice(2): see docs/decisions/0006.
-// Package logfile has the form of a log on disk. How a process is logged can change while it runs.
+// A process is spawned under a name as the leader of its own session, in a cgroup of its own where the host has them.
+// Its tree is whatever is in that cgroup. Elsewhere it is every process that descends from it: its process group and
+// session, its descendants by parent, and whatever carries its HOZO_RUN in the environment; a daemon that leaves the
+// session, empties its environment and outlives every ancestor before anyone looks cannot be told apart then, and is
+// ended when the keeper stops. The keeper is a child subreaper, so descendants that lose their parent become its
+// children. A tree ends as one: a kill takes all of it, and when a leader exits by itself the rest of its tree is killed
+// before the exited event is sent, so that a restart never doubles. See docs/decisions/0009.
 //
 // # What kill -9 of the keeper does
 //
@@ -27,8 +23,8 @@
 // docs/decisions/0001.
 //
 // When both die at once, the children run on until they write to their closed log pipe. STATE/keeper.json names every
-// child by pid, start time, boot id and run, written before each fork; the next keeper of that state directory ends those
-// trees before it listens or spawns, so there are never doubles. Their exit codes are lost.
+// child by pid, start time, boot id and run, written before each fork, and the project's cgroups; the next keeper of that
+// state directory ends those trees before it listens or spawns, so there are never doubles. Their exit codes are lost.
 //
 // # Who may talk to it
 //

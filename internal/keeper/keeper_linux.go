@@ -33,6 +33,8 @@ type Keeper struct {
 	null     *os.File
 	notifier *notifier
 	logs     *logs
+	groups   *groups
+	census   census
 	clients  net.Listener
 	link     *link         // nil: there is no standby
 	unlinked chan struct{} // closed when the link has ended
@@ -49,7 +51,7 @@ type Keeper struct {
 	store    fdStore
 	conns    map[*conn]bool
 	watchers map[*conn]bool // those of conns that asked for events
-	saveErr  bool           // keeper.json could not be written last time
+	ledger   ledger
 }
 
 // New checks the configuration. It opens and starts nothing.
@@ -165,6 +167,9 @@ func (k *Keeper) prepare() (entries map[string]*entry, err error) {
 	if err := hold(keyLock, lock, err); err != nil {
 		return entries, err
 	}
+	if k.groups, err = openGroups(k.cfg.State, k.cfg.Trees, k.log); err != nil {
+		return entries, err
+	}
 	if err := k.endLeftovers(); err != nil {
 		return entries, err
 	}
@@ -199,6 +204,11 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	signal.Notify(children, unix.SIGCHLD)
 	defer signal.Stop(children)
 
+	if k.groups == nil { // it takes over
+		if k.groups, err = openGroups(k.cfg.State, k.cfg.Trees, k.log); err != nil {
+			return err
+		}
+	}
 	if k.null, err = os.Open(os.DevNull); err != nil {
 		return fmt.Errorf("open input of children: %w", err)
 	}
@@ -218,6 +228,7 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	debug.SetGCPercent(keptHeap)
 	slim()
 	k.mu.Lock()
+	k.saveLocked()
 	k.watchForeignLocked()
 	k.mu.Unlock()
 
@@ -236,7 +247,7 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 		k.wg.Go(func() { k.keepNode(k.over) })
 	}
 	k.isReady()
-	k.log.Info("keeper ready", "state", k.cfg.State, "pid", k.hello.PID, "standby", k.hello.Standby)
+	k.log.Info("keeper ready", "state", k.cfg.State, "pid", k.hello.PID, "standby", k.hello.Standby, "trees", k.groups.trees)
 
 	select {
 	case <-ctx.Done():
@@ -252,6 +263,7 @@ func (k *Keeper) keep(ctx context.Context, entries map[string]*entry) (err error
 	err = errors.Join(k.clients.Close(), k.notifier.close(), k.closeSockets(), k.removeIdentities(), k.leave())
 	k.abandonOutputs()
 	k.logs.end()
+	k.groups.remove()
 	k.closeConns() // last: its end tells clients that everything is gone, and a new keeper may start
 	base.Wait()    // first, for it adds to wg
 	k.wg.Wait()

@@ -22,3 +22,6 @@ func (*Keeper) Ready() <-chan struct{} { return nil }
 func unsupported() error {
 	return failure("unsupported", "the keeper needs Linux, this is "+runtime.GOOS, "run Hozo on Linux", nil)
 }
+
+// ExecShim fails like New.
+func ExecShim([]string, []string) error { return unsupported() }

@@ -24,7 +24,14 @@ func (k *Keeper) endLeftovers() error {
 		return e
 	}
 	if ids.BootID != k.hello.BootID {
-		return nil // nothing outlives a boot
+		ids.Groups, ids.Processes = nil, nil // nothing outlives a boot
+	}
+	left, err := k.groups.endLeftovers(ids.Groups)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return survivors(path, "processes", left)
 	}
 	for _, p := range ids.Processes {
 		t := newTree(p.Run, identity{p.PID, p.StartTime})
@@ -41,13 +48,15 @@ func (k *Keeper) endLeftovers() error {
 			return fmt.Errorf("end leftover %s: %w", p.Name, err)
 		}
 		if len(left) > 0 {
-			e := failure("leftovers", fmt.Sprintf("%s of the last keeper cannot be killed, processes %v", p.Name, left),
-				"end them, then start again", nil)
-			e.Where = path
-			return e
+			return survivors(path, p.Name, left)
 		}
 	}
 	return nil
+}
+
+func survivors(path, what string, left []int) error {
+	return at(path, failure("leftovers", fmt.Sprintf("%s of the last keeper cannot be killed: %v", what, left),
+		"end them, then start again", nil))
 }
 
 // beforeBoot says whether a file was last written before the machine was started. A loss of power can leave keeper.json

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,9 @@ import (
 
 // roleVar names what a re-executed test binary does instead of testing.
 const roleVar = "KEEPER_TEST_ROLE"
+
+// treesVar is the Config.Trees of a keeper in a process of its own.
+const treesVar = "KEEPER_TEST_TREES"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == keeper.ShimCommand {
@@ -43,6 +47,7 @@ func playKeeper(args []string) int {
 		State:   args[0],
 		Version: "test",
 		Grace:   2 * time.Second,
+		Trees:   os.Getenv(treesVar),
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if len(args) > 1 {
@@ -86,21 +91,44 @@ type kept struct {
 
 func startKeeper(t testing.TB, node ...string) *kept {
 	t.Helper()
+	return startKeeperIn(t, stateFolder(t), node...)
+}
+
+func stateFolder(t testing.TB) string {
+	t.Helper()
 	state, err := os.MkdirTemp("", "keeper") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(state) })
-	return startKeeperIn(t, state, node...)
+	return state
 }
 
 func startKeeperIn(t testing.TB, state string, node ...string) *kept {
 	t.Helper()
-	k := &kept{t: t, state: state, cmd: startCommand(t, "keeper", append([]string{state}, node...)...)}
+	return reach(t, state, startCommand(t, "keeper", append([]string{state}, node...)...))
+}
+
+// startKeeperWith starts a keeper with more in its environment.
+func startKeeperWith(t *testing.T, env ...string) *kept {
+	t.Helper()
+	state := stateFolder(t)
+	cmd := exec.Command(self(), state)
+	cmd.Env = roleOf("keeper", append(env, "PATH="+os.Getenv("PATH"))...)
+	return reach(t, state, runCommand(t, cmd))
+}
+
+// reach waits until a keeper answers.
+func reach(t testing.TB, state string, cmd *command) *kept {
+	t.Helper()
+	k := &kept{t: t, state: state, cmd: cmd}
 	ctx := limited(t)
 	until(t, "keeper to answer", func() bool {
 		c, err := keeper.Dial(ctx, keeper.SocketPath(state))
 		if err != nil {
+			if k.cmd.ended() && strings.HasPrefix(lastLine(k.cmd.output()), "keeper/no-cgroup ") {
+				t.Skip(lastLine(k.cmd.output()))
+			}
 			if k.cmd.ended() {
 				t.Fatalf("keeper ended: %s", k.cmd.output())
 			}

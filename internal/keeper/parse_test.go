@@ -4,11 +4,16 @@ package keeper
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hozo-dev/hozo/fault"
 )
 
 func TestStatOfThisProcessIsRead(t *testing.T) {
@@ -48,6 +53,49 @@ func TestStatWithAnOddNameIsRead(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}
 	}
+}
+
+func TestFailedForkNamesItsReasonAndAFix(t *testing.T) {
+	t.Parallel()
+	for errno, code := range map[error]string{
+		unix.EAGAIN: "keeper/no-resources", unix.ENOMEM: "keeper/no-resources", unix.EMFILE: "keeper/no-resources",
+		unix.ENFILE: "keeper/no-resources", unix.ETXTBSY: "keeper/busy-binary", unix.ENOEXEC: "keeper/not-executable",
+		unix.EACCES: "keeper/not-executable", unix.EPERM: "keeper/not-permitted", unix.ENOENT: "keeper/no-binary",
+	} {
+		f, ok := fault.As(spawnFault(Spawn{Name: "a", Argv: []string{"/a"}}, fmt.Errorf("fork: %w", errno)))
+		if !ok || f.Code != code || f.Fix == "" || f.Where != "/a" || !errors.Is(f, errno) {
+			t.Errorf("%v: %+v", errno, f)
+		}
+	}
+}
+
+func TestHierarchiesAreFoundWhereverTheyAreMounted(t *testing.T) {
+	t.Parallel()
+	const mounts = `36 31 0:33 / /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory
+37 31 0:34 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+38 31 0:35 / /sys/fs/cgroup/pids ro,nosuid - cgroup cgroup rw,pids
+39 31 0:36 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+40 31 0:37 /other /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer
+41 31 0:38 / /a\040b rw - cgroup2 cgroup2 rw
+42 31 0:38 / /twice rw - cgroup2 cgroup2 rw
+nonsense
+`
+	const own = "9:memory:/user\n8:cpu,cpuacct:/docker/abc/x\n7:pids:/p\n6:freezer:/elsewhere\n0::/u.slice\nnonsense\n"
+	want := hierarchies{"memory": "/sys/fs/cgroup/memory/user", "cpu": "/sys/fs/cgroup/cpu,cpuacct/x", "cpuacct": "/sys/fs/cgroup/cpu,cpuacct/x", "": "/a b/u.slice"}
+	if got := parseHierarchies([]byte(mounts), []byte(own)); !maps.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
+func FuzzHierarchies(f *testing.F) {
+	f.Add([]byte("41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"), []byte("0::/a\n"))
+	f.Fuzz(func(t *testing.T, mounts, own []byte) {
+		for controller, dir := range parseHierarchies(mounts, own) {
+			if strings.Contains(controller, ",") || dir == "" {
+				t.Errorf("%q: %q", controller, dir)
+			}
+		}
+	})
 }
 
 func FuzzStat(f *testing.F) {

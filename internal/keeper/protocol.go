@@ -26,6 +26,7 @@ const (
 	opUpgrade  = "upgrade"
 	opLog      = "log"
 	opRotate   = "rotate"
+	opLimit    = "limit"
 )
 
 // The values of Event.Kind.
@@ -51,6 +52,7 @@ type Request struct {
 	Log    *Log    `json:"log,omitempty"`
 
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
+	Limit   *Limit   `json:"limit,omitempty"`
 }
 
 // The values of Upgrade.Part.
@@ -85,6 +87,8 @@ type Spawn struct {
 
 	Watchdog  time.Duration `json:"watchdog,omitempty"`   // sets WATCHDOG_USEC and WATCHDOG_PID; whether it pings is for clients to see
 	ReadyLine string        `json:"ready_line,omitempty"` // regular expression (RE2): the first line of output that matches sets Process.Line
+
+	Limits Limits `json:"limits,omitzero"`
 }
 
 // Log says where a process's output goes.
@@ -95,6 +99,12 @@ type Log struct {
 	Age      time.Duration `json:"age,omitempty"`      // rotate when the first byte of the file is as old, in ns; 0 means never
 	Compress bool          `json:"compress,omitempty"` // rotated files, with zstd
 	Full     string        `json:"full,omitempty"`     // when the log cannot be written: drop and count (default), or block
+}
+
+// Limit changes the limits of a process that runs, and of its tree.
+type Limit struct {
+	Name   string `json:"name"`
+	Limits Limits `json:"limits"`
 }
 
 // Signal sends a signal to a process, or to its whole process group.
@@ -125,6 +135,8 @@ type Process struct {
 	Line       bool              `json:"line,omitempty"`   // a line of its output has matched Spawn.ReadyLine
 	Stored     int               `json:"stored,omitempty"` // descriptors that are kept for its next run
 	Exit       *Exit             `json:"exit,omitempty"`   // nil while it runs
+	Limits     Limits            `json:"limits,omitzero"`  // as asked for
+	Unmet      []Unmet           `json:"unmet,omitempty"`  // those of them that are not kept
 	LogDropped uint64            `json:"log_dropped"`      // bytes of output that could not be written
 	Labels     map[string]string `json:"labels,omitempty"`
 }
@@ -146,6 +158,7 @@ type Exit struct {
 	Signal    int           `json:"signal,omitempty"` // signal that ended it, or 0
 	Time      time.Time     `json:"time"`
 	At        time.Duration `json:"at,omitempty"`        // Time by Monotonic; 0: an older keeper
+	OOM       bool          `json:"oom,omitempty"`       // the kernel killed it for want of memory
 	Survivors []int         `json:"survivors,omitempty"` // processes of its tree that outlived a kill
 }
 

@@ -30,13 +30,14 @@ func (k *Keeper) reap(children <-chan os.Signal, ended <-chan struct{}) {
 func (k *Keeper) reapAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	var seen *scan
 	for {
 		pid, exit, ok := peek()
 		if !ok {
 			return
 		}
 		if r := k.live[pid]; r != nil {
-			k.leaderGoneLocked(r, exit)
+			seen = k.leaderGoneLocked(r, exit, seen)
 		}
 		wait(pid)
 	}
@@ -44,7 +45,7 @@ func (k *Keeper) reapAll() {
 
 // leaderGoneLocked goes on from a leader that is a zombie: its last notifications are taken, as long as they are known to
 // be its own, and then its record ends, or goes on with the process that it has named as the main one.
-func (k *Keeper) leaderGoneLocked(r *record, exit Exit) {
+func (k *Keeper) leaderGoneLocked(r *record, exit Exit, seen *scan) *scan {
 	if r.spec.Notify {
 		k.mu.Unlock()
 		k.notifier.flush()
@@ -54,12 +55,13 @@ func (k *Keeper) leaderGoneLocked(r *record, exit Exit) {
 	if !succeeds {
 		_ = unix.Kill(-r.pid, unix.SIGKILL) // the leader alone makes this succeed; the rest may be empty
 	}
-	k.rememberLocked(r)
+	seen = k.rememberLocked(r, seen)
 	if succeeds {
 		k.succeedLocked(r, next)
-		return
+		return seen
 	}
 	k.leaderEndedLocked(r, exit)
+	return seen
 }
 
 // leaderEndedLocked ends the record of a leader. The standby is told before anybody takes the wait status, so it is
@@ -79,22 +81,50 @@ func (k *Keeper) dropPidfd(r *record) {
 	}
 }
 
-// rememberLocked looks for the tree of a leader that has exited, as long as its session and group can be told.
-func (k *Keeper) rememberLocked(r *record) {
-	if _, err := r.tree.find(false); err != nil {
-		k.log.Error("rest of a tree not looked for", "process", r.spec.Name, "error", err)
+// rememberLocked looks for the tree of a leader that has exited, as long as its session and group can be told. A scan
+// serves if the leader was dead in it already: from then on as a zombie it vouches for its numbers.
+func (k *Keeper) rememberLocked(r *record, seen *scan) *scan {
+	if r.group.holds() {
+		return seen // nothing leaves a cgroup by dying
 	}
+	if r.tree.isWhole() {
+		return seen
+	}
+	if !seen.dead(r.leader()) {
+		fresh, err := k.census.take()
+		if err != nil {
+			k.log.Error("rest of a tree not looked for", "process", r.spec.Name, "error", err)
+			return seen
+		}
+		seen = fresh
+	}
+	r.tree.findIn(seen, false)
+	return seen
 }
 
 // finish ends the rest of a tree whose leader was reaped, waits for its output and only then tells the exit.
 func (k *Keeper) finish(r *record, exit Exit) {
+	if r.born != nil {
+		<-r.born
+	}
 	exit.Survivors = k.endTree(r)
+	// A kernel that is short of memory kills by SIGKILL, as anybody may.
+	exit.OOM = exit.Signal == int(unix.SIGKILL) && r.group.oomKills() > 0
+	if len(exit.Survivors) == 0 {
+		r.group.remove()
+	}
 	r.capture.await(drainTime)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r.exit = &exit
+	if len(exit.Survivors) == 0 {
+		k.noteLocked(namedIdentity{Name: r.spec.Name, Run: r.run, Ended: true})
+	}
+	if r.failed { // it never ran, so nobody was told of it
+		close(r.done)
+		return
+	}
 	k.depositRecord(r)
-	k.saveLocked()
 	k.emitLocked(Event{Kind: EventExited, Process: k.processLocked(r)})
 	k.log.Info("process exited", "process", r.spec.Name, "pid", r.pid, "code", exit.Code, "signal", exit.Signal)
 	close(r.done)

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"maps"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,6 +31,10 @@ type record struct {
 
 	pidfd   int           // -1: none, or closed with the reaping
 	tree    *tree         // safe by itself
+	group   *group        // nil: none, tree alone tells
+	unmet   []Unmet       // limits that are not kept
+	born    chan struct{} // closed when it is known whether the program runs; nil: it does
+	failed  bool          // it does not; never shown
 	capture *capture      // safe by itself
 	done    chan struct{} // closed when exit is set
 }
@@ -61,6 +66,8 @@ func (k *Keeper) processLocked(r *record) Process {
 		Line:       r.line,
 		Stored:     len(k.store.files[r.spec.Name]),
 		Exit:       r.exit,
+		Limits:     r.spec.Limits,
+		Unmet:      slices.Clone(r.unmet),
 		LogDropped: r.capture.dropped.Load(),
 		Labels:     maps.Clone(r.spec.Labels),
 	}

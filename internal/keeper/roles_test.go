@@ -51,6 +51,9 @@ func roles() map[string]func(args []string) int {
 		"daemon":  playDaemon,
 		"utter":   playUtter,
 		"last":    func(args []string) int { tell(args[0]); return 0 },
+		"eat":     playEat,
+		"bomb":    playBomb,
+		"orphans": playOrphans,
 	}
 }
 
@@ -76,7 +79,7 @@ func playWait([]string) int {
 	return forever()
 }
 
-// playStem is the leader of a family. args: a folder where each member writes its pid, then "stay" or "leave".
+// playStem is the leader of a family. args: a folder where each member writes its pid, then "stay", "leave" or "leave-bare".
 func playStem(args []string) int {
 	mark(args[0], "stem")
 	branch := func(kind string, sys *syscall.SysProcAttr, env []string) {
@@ -91,7 +94,7 @@ func playStem(args []string) int {
 	branch("session", &syscall.SysProcAttr{Setsid: true}, run)
 	branch("double", &syscall.SysProcAttr{Setsid: true}, run)
 	members := 4 // stem, group, session, and the one that double leaves
-	if args[1] == "stay" {
+	if args[1] != "leave" {
 		branch("bare", &syscall.SysProcAttr{Setsid: true}, roleOf("branch")) // nothing of its environment tells
 		members++
 	}
@@ -99,7 +102,7 @@ func playStem(args []string) int {
 		<-time.After(time.Millisecond) // the members are other processes
 	}
 	tell("READY=1")
-	if args[1] == "leave" {
+	if args[1] != "stay" {
 		return 3
 	}
 	return forever()
@@ -316,6 +319,40 @@ func playOrderly(args []string) int {
 		panic(err)
 	}
 	return 0
+}
+
+// playEat takes args[0] MiB of memory and touches it.
+func playEat(args []string) int {
+	tell("READY=1")
+	var all [][]byte
+	for range number(args[0]) {
+		mib := make([]byte, 1<<20)
+		for i := 0; i < len(mib); i += 4096 {
+			mib[i] = 1
+		}
+		all = append(all, mib)
+	}
+	return len(all) % 2
+}
+
+// playBomb starts processes until it may not, and says how many there are.
+func playBomb([]string) int {
+	for n := 0; ; n++ {
+		if err := exec.Command("/bin/sleep", "1000").Start(); err != nil {
+			tell(fmt.Sprintf("READY=1\nSTATUS=%d", n))
+			return forever()
+		}
+	}
+}
+
+// playOrphans leaves args[0] children behind, dead or alive, and ends with args[1].
+func playOrphans(args []string) int {
+	for range number(args[0]) {
+		if _, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{}); err != nil {
+			panic(err)
+		}
+	}
+	return number(args[1])
 }
 
 func playEnv([]string) int {

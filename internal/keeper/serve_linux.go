@@ -62,6 +62,11 @@ func (k *Keeper) do(ctx context.Context, req Request) (Reply, error) {
 		return Reply{}, k.setLog(req.Name, *req.Log)
 	case opRotate:
 		return Reply{}, k.rotateLog(req.Name)
+	case opLimit:
+		if req.Limit == nil {
+			return Reply{}, missing
+		}
+		return k.limit(*req.Limit)
 	case opShutdown:
 		k.ask.Do(func() { close(k.asked) })
 		return Reply{}, nil

@@ -1,36 +1,26 @@
 package keeper
 
-import (
-	"errors"
-	"fmt"
-	"os"
-	"slices"
-	"strings"
-	"syscall"
-)
-
 // ShimCommand is the first argument of the keeper's binary when it is to run ExecShim with the arguments after it.
 const ShimCommand = "keeper-exec"
 
-// ExecShim becomes the program args[0] with the arguments args and the environment env plus LISTEN_PID and, when
-// WATCHDOG_USEC is there, WATCHDOG_PID, its own pid. They must be the pid of the program that they are meant for, and
-// only the child itself can know it before exec. It returns only when the exec did not happen; the caller prints the
-// error and exits with status 127.
-func ExecShim(args, env []string) error {
-	if len(args) == 0 {
-		return errors.New(ShimCommand + " needs a program")
-	}
-	has := func(prefix string) bool {
-		return slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, prefix) })
-	}
-	own := map[string]bool{"LISTEN_PID=": has("LISTEN_FDS="), "WATCHDOG_PID=": has("WATCHDOG_USEC=")}
-	env = slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
-		return strings.HasPrefix(kv, "LISTEN_PID=") || strings.HasPrefix(kv, "WATCHDOG_PID=")
-	})
-	for prefix, set := range own {
-		if set {
-			env = append(env, fmt.Sprintf("%s%d", prefix, os.Getpid()))
-		}
-	}
-	return fmt.Errorf("exec %s: %w", args[0], syscall.Exec(args[0], args, env))
+// shimPlan is what a child has to do between fork and exec that only it can: as JSON, the argument before the program.
+type shimPlan struct {
+	Report  int    `json:"report"`  // descriptor that takes a shimReport, and ends with a successful exec
+	Program string `json:"program"` // path; argv[0] may be another
+
+	Limits Limits `json:"limits,omitzero"` // of them the program's own settings
+	Dir    string `json:"dir,omitempty"`
+
+	// The user, when it is another one than the keeper's. It is changed last but the folder: raising a limit needs rights.
+	User   bool     `json:"user,omitempty"`
+	UID    uint32   `json:"uid,omitempty"`
+	GID    uint32   `json:"gid,omitempty"`
+	Groups []uint32 `json:"groups,omitempty"`
+}
+
+// shimReport is what a child could not do: as JSON, before its exec or its end.
+type shimReport struct {
+	Unmet []Unmet `json:"unmet,omitempty"`
+	Errno uintptr `json:"errno,omitempty"` // not 0: the program does not run, and why
+	Dir   bool    `json:"dir,omitempty"`   // Errno is of the folder
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 )
 
+// noRoom is the fix when the keeper cannot have another process or descriptor.
+const noRoom = "raise the limits of Hozo (ulimit -u, ulimit -n), or stop something"
+
 // checkProgram finds what the errno of a failed start would not tell, or would tell only inside the shim.
 func checkProgram(path string) error {
 	info, err := os.Stat(path)
@@ -38,6 +41,9 @@ func spawnFault(s Spawn, err error) error {
 		}
 	}
 	switch {
+	case errors.Is(err, syscall.ETXTBSY):
+		return at(program, failure("busy-binary", "the program is being written",
+			"end the copy; deploy by writing a new file and renaming it over the old one", err))
 	case errors.Is(err, syscall.ENOENT):
 		return at(program, failure("no-binary", "the program, or the interpreter that it names, is missing",
 			"correct its #! line, or install the interpreter", err))
@@ -53,7 +59,7 @@ func spawnFault(s Spawn, err error) error {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE),
 		errors.Is(err, syscall.ENFILE):
 		return at(program, failure("no-resources", fmt.Sprintf("the machine has no room to start %s", s.Name),
-			"raise the limits (ulimit -a), or stop something", err))
+			noRoom, err))
 	default:
 		return at(program, failure("spawn", fmt.Sprintf("%s cannot be started", s.Name), "", err))
 	}

@@ -3,7 +3,9 @@ package keeper
 import (
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -28,6 +30,12 @@ const (
 	maxLabelBytes = 16 << 10
 	// maxNameBytes bounds names of processes and sockets; sd_listen_fds allows 255 for the latter.
 	maxNameBytes = 255
+	// maxReportBytes bounds what the child of a shim says: some limits that are not kept, a sentence each.
+	maxReportBytes = 16 << 10
+
+	// busyTime bounds how long a program that is being written is waited for, busyDelay is how often it is looked at.
+	busyTime  = 3 * time.Second
+	busyDelay = 20 * time.Millisecond
 
 	runPrefix = wire.EnvRun + "="
 )
@@ -40,6 +48,22 @@ var ownEnv = [...]string{
 
 // spawn starts a process and registers it, under the lock that reaping needs.
 func (k *Keeper) spawn(s Spawn) (*record, error) {
+	r, err := k.spawnOnce(s)
+	// A deploy is writing the program, most likely.
+	for end := time.Now().Add(busyTime); errors.Is(err, syscall.ETXTBSY) && time.Now().Before(end); {
+		timer := time.NewTimer(busyDelay)
+		select {
+		case <-timer.C:
+		case <-k.halt:
+			timer.Stop()
+			return nil, err
+		}
+		r, err = k.spawnOnce(s)
+	}
+	return r, err
+}
+
+func (k *Keeper) spawnOnce(s Spawn) (*record, error) {
 	if err := checkSpawn(s); err != nil {
 		return nil, err
 	}
@@ -57,27 +81,80 @@ func (k *Keeper) spawn(s Spawn) (*record, error) {
 	}
 	out, err := newCapture(s.Log, k.log.With("process", s.Name), k.logs)
 	if err != nil {
-		return nil, failure("log", fmt.Sprintf("log of %s cannot be opened", s.Name), "", err)
+		return nil, failure("log", fmt.Sprintf("log of %s cannot be opened", s.Name),
+			"make its folder one that Hozo may write to", err)
 	}
 	write, err := openPipe(out, cred)
 	if err != nil {
 		out.close()
-		return nil, failure("no-resources", fmt.Sprintf("no pipe for the output of %s", s.Name), "", err)
+		return nil, failure("no-resources", fmt.Sprintf("no pipe for the output of %s", s.Name), noRoom, err)
 	}
-	defer write.Close()
 	notify := ""
 	if s.Notify {
 		if notify, err = k.notifyAddress(cred); err != nil {
+			_ = write.Close() // nothing was written
 			out.close()
 			return nil, err
 		}
 	}
-	r, err := k.fork(s, cred, out, write, notify)
+	r, report, err := k.fork(s, cred, out, write, notify)
+	_ = write.Close() // the child's alone from now on, so that its end is seen
 	if err != nil {
 		out.close()
 		return nil, err
 	}
+	if report == nil {
+		return r, nil
+	}
+	if err := k.bear(r, report); err != nil {
+		return nil, err
+	}
 	return r, nil
+}
+
+// bear waits until the child of a shim has become its program, and says what is known then. If it has not, nothing is
+// left of it.
+func (k *Keeper) bear(r *record, from *os.File) error {
+	report := readReport(from)
+	k.mu.Lock()
+	r.unmet = append(r.unmet, report.Unmet...)
+	if report.Errno == 0 {
+		k.bornLocked(r)
+		k.mu.Unlock()
+		close(r.born)
+		return nil
+	}
+	r.failed = true
+	k.mu.Unlock()
+	close(r.born)
+	<-r.done
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.records[r.spec.Name] == r {
+		k.forgetLocked(r)
+	}
+	return spawnFault(r.spec, syscall.Errno(report.Errno))
+}
+
+// readReport reads what the child of a shim says until its exec.
+func readReport(from *os.File) shimReport {
+	defer from.Close()
+	var report shimReport
+	for in := json.NewDecoder(io.LimitReader(from, maxReportBytes)); ; {
+		var one shimReport
+		if in.Decode(&one) != nil {
+			return report // its end, or that of a child that was killed meanwhile
+		}
+		report.Unmet = append(report.Unmet, one.Unmet...)
+		report.Errno = max(report.Errno, one.Errno)
+	}
+}
+
+// bornLocked tells of a process whose program runs.
+func (k *Keeper) bornLocked(r *record) {
+	k.depositRecord(r)
+	k.emitLocked(Event{Kind: EventStarted, Process: k.processLocked(r)})
+	k.log.Info("process started", "process", r.spec.Name, "pid", r.pid)
 }
 
 // free says whether a name can be used.
@@ -100,15 +177,16 @@ func (k *Keeper) freeLocked(name string) error {
 	return nil
 }
 
-func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os.File, notify string) (*record, error) {
+// fork starts the process. When a report comes with it, it is not known yet whether the program runs.
+func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os.File, notify string) (_ *record, report *os.File, _ error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.freeLocked(s.Name); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	listen, err := k.inheritedLocked(s.Listen)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	run := rand.Text()
 	files := []uintptr{k.null.Fd(), write.Fd(), write.Fd()}
@@ -123,29 +201,51 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 	if program == k.hello.Executable {
 		program = ownImage // the platform's parts stay of one version until they are upgraded together
 	}
-	if len(files) > 3 || s.Watchdog > 0 {
-		// The link works even if this binary was replaced since, or is in a folder that the user may not enter.
-		program, argv = ownImage, append([]string{"hozo", ShimCommand}, s.Argv...)
+	dir, setUser := s.Dir, cred
+	if len(files) > 3 || s.Watchdog > 0 || s.Limits.ownSettings() {
+		plan := shimPlan{Report: len(files), Program: program, Limits: s.Limits, Dir: s.Dir}
+		if cred != nil {
+			plan.User, plan.UID, plan.GID, plan.Groups = true, cred.Uid, cred.Gid, cred.Groups
+		}
+		text, err := json.Marshal(plan)
+		if err != nil {
+			return nil, nil, err
+		}
+		var child *os.File
+		if report, child, err = os.Pipe(); err != nil {
+			return nil, nil, spawnFault(s, err)
+		}
+		defer child.Close()
+		files = append(files, child.Fd())
+		// The link works even if this binary was replaced since.
+		program, argv = ownImage, append([]string{"hozo", ShimCommand, string(text)}, s.Argv...)
+		dir, setUser = "", nil
+	}
+	fail := func(err error) (*record, *os.File, error) {
+		if report != nil {
+			_ = report.Close() // nothing was sent
+		}
+		return nil, nil, err
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
-		Dir:   s.Dir,
+		Dir:   dir,
 		Env:   environment(s, run, listen, stored, notify),
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: cred, PidFD: &pidfd},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: setUser, PidFD: &pidfd},
 	}
 	r := &record{spec: s, run: run, started: time.Now(), since: Monotonic(), pidfd: -1, capture: out, done: make(chan struct{})}
 	// The standby knows of the child before it is born, and holds its output from the first byte.
 	key := keyProcess + s.Name
 	if err := k.deposit(opPut, key, r.held(), int(out.pipe.Fd())); err != nil {
-		return nil, err
+		return fail(err)
 	}
-	k.saveLocked(namedIdentity{Name: s.Name, Run: run})
-	pid, err := syscall.ForkExec(program, argv, attr)
+	k.noteLocked(r.identity())
+	pid, err := k.forkIn(r, program, argv, attr)
 	if err != nil {
 		k.withdraw(key)
-		k.saveLocked()
-		return nil, spawnFault(s, err)
+		k.noteLocked(namedIdentity{Name: s.Name, Run: run, Ended: true})
+		return fail(spawnFault(s, err))
 	}
 	r.pid, r.pidfd = pid, pidfd
 	// The child is not reaped while this lock is held, so its entry in /proc is there even if it has exited.
@@ -155,15 +255,19 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 		k.log.Error("start time of a child unknown", "process", s.Name, "pid", pid, "error", err)
 	}
 	r.tree = newTree(run, identity{pid, r.start})
+	r.tree.census = &k.census
 	k.depositRecord(r, pidfds(r)...)
 	k.records[s.Name] = r
 	k.live[pid] = r
-	k.saveLocked()
+	k.noteLocked(r.identity())
 	k.matchLine(r)
 	k.wg.Go(out.run)
-	k.emitLocked(Event{Kind: EventStarted, Process: k.processLocked(r)})
-	k.log.Info("process started", "process", s.Name, "pid", pid)
-	return r, nil
+	if report != nil {
+		r.born = make(chan struct{})
+		return r, report, nil
+	}
+	k.bornLocked(r)
+	return r, nil, nil
 }
 
 // openPipe makes the pipe of a capture and returns the end that the child writes to.
@@ -243,6 +347,8 @@ func checkSpawn(s Spawn) error {
 		return misuse("bad-request", fmt.Sprintf("watchdog of %s is negative", s.Name), "")
 	case bad != nil:
 		return misuse("bad-request", fmt.Sprintf("ready line of %s: %v", s.Name, bad), "")
+	case s.Limits.check(s.Name) != nil:
+		return s.Limits.check(s.Name)
 	case len(labels) > maxLabelBytes:
 		return misuse("bad-request", fmt.Sprintf("labels of %s are longer than %d bytes", s.Name, maxLabelBytes), "")
 	}
@@ -305,10 +411,16 @@ func (k *Keeper) forget(name string) error {
 	if r.exit == nil {
 		return failure("still-running", fmt.Sprintf("process %q has not ended", name), "kill it first", nil)
 	}
-	delete(k.records, name)
-	k.withdraw(keyProcess + name)
-	k.saveLocked()
+	k.forgetLocked(r)
 	return nil
+}
+
+func (k *Keeper) forgetLocked(r *record) {
+	delete(k.records, r.spec.Name)
+	k.withdraw(keyProcess + r.spec.Name)
+	if r.exit != nil && len(r.exit.Survivors) > 0 {
+		k.noteLocked(namedIdentity{Name: r.spec.Name, Run: r.run, Ended: true})
+	}
 }
 
 func noProcess(name string, known []string) error {

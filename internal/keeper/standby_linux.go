@@ -119,12 +119,12 @@ func (s *standby) launch() error {
 	if err != nil {
 		return err
 	}
-	defer other.Close()
 	const inherited = 3
 	pid, err := syscall.ForkExec(ownImage, os.Args, &syscall.ProcAttr{
 		Env:   withRole(roleActive, inherited),
 		Files: []uintptr{0, 1, 2, other.Fd()},
 	})
+	_ = other.Close() // before the keeper is ready, so that its end is seen
 	if err != nil {
 		return errors.Join(fmt.Errorf("start keeper: %w", err), own.close())
 	}

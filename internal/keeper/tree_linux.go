@@ -22,9 +22,11 @@ const (
 type tree struct {
 	run    string   // HOZO_RUN; empty: not looked for
 	leader identity // zero when only the run is known
+	census *census  // nil: it looks for itself
 
 	mu      sync.Mutex
 	members map[identity]bool // everything that was ever seen to belong, the leader aside
+	whole   bool              // members is all there is: all of it was stopped when it was found
 }
 
 func newTree(run string, leader identity) *tree {
@@ -77,30 +79,36 @@ func (t *tree) freeze() ([]proc, error) {
 			}
 		}
 		if !fresh || pass == freezePasses {
+			t.mu.Lock()
+			t.whole = !fresh
+			t.mu.Unlock()
 			return alive, nil
 		}
 	}
+}
+
+func (t *tree) isWhole() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.whole
 }
 
 // find looks for the members of the tree that live and remembers them. The pid of the leader counts as the number of a
 // group and session only while the leader itself is there, be it as a zombie: later the number can be another's.
 // Without environ the environments are not read, which takes most of the time.
 func (t *tree) find(environ bool) ([]proc, error) {
-	all, err := processes()
+	s, err := t.census.take()
 	if err != nil {
 		return nil, err
 	}
-	return t.findIn(all, environ), nil
+	return t.findIn(s, environ), nil
 }
 
 // findIn is find among processes that were listed a moment ago.
-func (t *tree) findIn(all []proc, environ bool) []proc {
-	children := make(map[int][]proc, len(all))
-	pinned := false
-	for _, p := range all {
-		children[p.parent] = append(children[p.parent], p)
-		pinned = pinned || p.identity == t.leader
-	}
+func (t *tree) findIn(s *scan, environ bool) []proc {
+	all := s.procs
+	children, everyone := s.indexed()
+	_, pinned := everyone[t.leader]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	self := os.Getpid()
@@ -132,7 +140,7 @@ func (t *tree) findIn(all []proc, environ bool) []proc {
 	}
 	for _, p := range all {
 		// Descendants are younger than the leader, so most of the machine need not be read.
-		if p.start >= t.leader.start && !p.dead && !found[p.identity] && carriesRun(p.pid, t.run) {
+		if p.start >= t.leader.start && !p.dead && !found[p.identity] && s.run(p.pid) == t.run {
 			add(p)
 		}
 	}
@@ -224,7 +232,11 @@ func (h handle) close() {
 
 // endTree kills the tree of a record and returns the pids that could not be.
 func (k *Keeper) endTree(r *record) []int {
-	left, err := r.tree.end(time.Now().Add(killTime))
+	end := r.tree.end
+	if r.group.holds() {
+		end = r.group.end
+	}
+	left, err := end(time.Now().Add(killTime))
 	if err != nil {
 		k.log.Error("tree not ended", "process", r.spec.Name, "error", err)
 	}

@@ -36,6 +36,7 @@ func (c *checker) service(s *Service) {
 		c.add(c.value("services", s.Name, "restart", "retry_after"), "bad-restart", fmt.Sprintf("service %q stays down once its budget is spent, so retry_after means nothing", s.Name),
 			"write then: slow, or remove retry_after")
 	}
+	c.limits(s)
 	c.health(s, "health", s.Health)
 	c.health(s, "liveness", s.Liveness)
 	if h := s.Liveness; h != nil && (h.Notify || h.Log != "") {

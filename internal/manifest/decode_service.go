@@ -41,6 +41,7 @@ func serviceKeys() []key[Service] {
 		field("handles", "Kinds of tasks that it runs.", subjects(), func(s *Service) *[]string { return &s.Handles }),
 		field("enqueues", "Kinds of tasks that it enqueues.", subjects(), func(s *Service) *[]string { return &s.Enqueues }),
 		field("log", "Bounds of each instance's captured output.", object(logKeys(), nil), func(s *Service) *Log { return &s.Log }),
+		field("limits", "Bounds of each instance: of its tree by cgroups, of its processes by resource limits.", object(limitKeys(), nil), func(s *Service) *Limits { return &s.Limits }),
 	}
 	return append(keys, builtinKeys()...)
 }

@@ -7,7 +7,10 @@
 // services that are there and adds none.
 package manifest
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Manifest is a checked hozo.yaml with one environment laid over it and every default filled in.
 type Manifest struct {
@@ -73,12 +76,36 @@ type Service struct {
 	Handles   []string // task kinds that it runs
 	Enqueues  []string // task kinds that it enqueues
 	Log       Log
+	Limits    Limits `json:",omitzero"`
 
 	// Settings of built-in services; nil for the others.
 	Ingest  *Ingest
 	RouteBy *RouteBy
 	To      *Target
 }
+
+// Limits bound each instance of a service; what is zero or nil is not bounded. The first four hold for its whole tree.
+type Limits struct {
+	Memory     Bytes   // beyond it something of it is killed
+	MemoryHigh Bytes   // beyond it it is slowed down; below Memory
+	CPU        float64 // cores
+	PIDs       int     // processes and threads
+
+	// Limits of resources, soft and hard; [Unlimited] is none.
+	Nofile  *uint64 // open files
+	NProc   *uint64 // processes and threads of its user
+	Core    *uint64 // bytes
+	FSize   *uint64 // bytes
+	Stack   *uint64 // bytes
+	Memlock *uint64 // bytes
+	AS      *uint64 // bytes
+
+	Nice        *int // -20 to 19
+	OOMScoreAdj *int // -1000 to 1000
+}
+
+// Unlimited is a limit of a resource that is written as unlimited.
+const Unlimited = math.MaxUint64
 
 // Listen is a socket that the keeper holds for a service.
 type Listen struct {

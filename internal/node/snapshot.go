@@ -191,6 +191,12 @@ func instanceProblems(service string, i status.Instance) []status.Problem {
 			Service: service, Since: i.Since, Fix: "make room for " + i.Log + "; the log says where bytes are missing",
 		})
 	}
+	if i.LimitsUnmet != "" {
+		problems = append(problems, status.Problem{
+			Code: "limits/unmet", Title: fmt.Sprintf("%s runs without limits that it should have: %s", i.Name, i.LimitsUnmet),
+			Service: service, Since: i.Since, Fix: i.LimitsFix,
+		})
+	}
 	return problems
 }
 

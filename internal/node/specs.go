@@ -48,8 +48,8 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fres
 	specs := []plan.Spec{n.brokerSpec(m, port)}
 	for _, s := range m.Services {
 		var who account
+		var err error
 		if s.User != "" {
-			var err error
 			if who, err = accountOf(s); err != nil {
 				return nil, err
 			}
@@ -64,6 +64,9 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fres
 				Rolling: plan.Rolling(s.Rolling),
 				Stop:    plan.Stop{Signal: unix.SignalNum("SIG" + strings.TrimPrefix(s.Stop.Signal, "SIG")), Grace: s.Stop.Grace},
 				Log:     logOf(n.state.log(name), s.Log),
+			}
+			if spec.Limits, err = limitsOf(s); err != nil {
+				return nil, err
 			}
 			if s.User != "" {
 				spec.UID, spec.GID, spec.Groups = &who.uid, &who.gid, who.groups

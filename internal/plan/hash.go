@@ -39,6 +39,7 @@ type hot struct {
 	Log      Log
 	Rolling  Rolling
 	Node     map[string]string `json:",omitempty"`
+	Limits   Limits
 }
 
 // Hash names the cold part of s. Two Specs of equal Hash can be served by the same process. Defaults have no part in
@@ -62,7 +63,7 @@ func (s Spec) HotHash() string { return digest(s.hot()) }
 func (s Spec) hot() hot {
 	s = s.WithDefaults()
 	return hot{
-		Health: s.Health, Liveness: s.Liveness, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log, Rolling: s.Rolling, Node: s.Node,
+		Health: s.Health, Liveness: s.Liveness, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log, Limits: s.Limits, Rolling: s.Rolling, Node: s.Node,
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // hotFields can change under a running process. Every other field of Spec must change its Hash.
-var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log", "Rolling", "Node"}
+var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log", "Limits", "Rolling", "Node"}
 
 func TestEveryFieldOfSpecIsEitherColdOrHot(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,9 @@ func changes(t *testing.T, of reflect.Type) map[string]reflect.Value {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(7)
-	case reflect.Uint32:
+	case reflect.Float64:
+		v.SetFloat(7)
+	case reflect.Uint32, reflect.Uint64:
 		v.SetUint(7)
 	case reflect.Pointer:
 		for path, inner := range changes(t, of.Elem()) {

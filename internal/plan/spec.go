@@ -40,6 +40,7 @@ type Spec struct {
 	Stop     Stop    // hot
 	Needs    []Need  // hot: looked at before each start
 	Log      Log     // hot; its Path takes effect at the next start
+	Limits   Limits  // hot
 	Rolling  Rolling // hot: looked at when it changes or is restarted
 
 	// Node holds settings of the service that the node acts on, by the manifest's key: "scale.max". They are hot and mean
@@ -178,6 +179,26 @@ const (
 	Drop  = "drop"  // it is counted and dropped
 	Block = "block" // the process waits
 )
+
+// Limits bound an instance; what is zero or nil is not bounded. The first four hold for its whole tree, the others for
+// each of its processes. A limit of a resource is the soft and the hard one, math.MaxUint64 is none.
+type Limits struct {
+	Memory     int64   // bytes
+	MemoryHigh int64   // bytes
+	CPU        float64 // cores
+	PIDs       int64
+
+	Nofile  *uint64
+	NProc   *uint64
+	Core    *uint64 // bytes
+	FSize   *uint64 // bytes
+	Stack   *uint64 // bytes
+	Memlock *uint64 // bytes
+	AS      *uint64 // bytes
+
+	Nice        *int
+	OOMScoreAdj *int
+}
 
 // WithDefaults returns a copy with the defaults filled in; it shares no Health or Needs with s.
 func (s Spec) WithDefaults() Spec {

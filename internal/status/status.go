@@ -95,7 +95,9 @@ type Instance struct {
 	RSSBytes int64   `json:"rss_bytes"`
 	CPU      float64 `json:"cpu_seconds"`
 
-	LogDropped uint64 `json:"log_dropped,omitempty"` // bytes of its output that could not be written
+	LogDropped  uint64 `json:"log_dropped,omitempty"`  // bytes of its output that could not be written
+	LimitsUnmet string `json:"limits_unmet,omitempty"` // which of its limits this host does not keep, and why
+	LimitsFix   string `json:"-"`                      // what would help
 }
 
 // Traffic sums the Reports of a service.

@@ -143,6 +143,7 @@ func (o *owner) update(ctx context.Context) {
 		o.relog(ctx)
 	}
 	o.live, o.parts, o.rolling = o.want, o.wantParts(), false
+	o.limit(ctx)
 	state := o.shown.State
 	same := reflect.DeepEqual(health, o.live.Health) && reflect.DeepEqual(liveness, o.live.Liveness)
 	switch {

@@ -83,6 +83,7 @@ func (o *owner) request(s plan.Spec, hash string) keeper.Spawn {
 			labelInstance: o.name, labelGen: strconv.FormatUint(o.gen, 10), labelHash: hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
 			labelParts: partsLabel(s),
 		},
+		Limits: keeper.Limits(s.Limits),
 	}
 }
 
@@ -90,7 +91,7 @@ func (o *owner) request(s plan.Spec, hash string) keeper.Spawn {
 // again at the slowest pace of its policy; otherwise it has crashed.
 func (o *owner) refused(ctx context.Context, err error) {
 	f, ok := fault.As(err)
-	if !ok || f.Fix == "" {
+	if !ok || f.Fix == "" || f.Code == "keeper/busy-binary" {
 		o.fall(ctx, "start: "+err.Error(), keeper.Monotonic(), 0)
 		return
 	}

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 			"rpc":              rpc,
 			"store":            func(args []string) error { return store(args[0]) },
 			"talker":           func([]string) error { return talker() },
+			"glutton":          glutton,
 		}
 		if role := roles[os.Args[1]]; role != nil {
 			if err := role(os.Args[2:]); err != nil {
@@ -121,6 +122,19 @@ func gated(args []string) error {
 		return err
 	}
 	return sleeper(args[0])
+}
+
+// glutton takes memory until it is killed, or has a gibibyte.
+func glutton([]string) error {
+	var all [][]byte
+	for range 1024 {
+		mib := make([]byte, 1<<20)
+		for i := 0; i < len(mib); i += 4096 {
+			mib[i] = 1
+		}
+		all = append(all, mib)
+	}
+	return fmt.Errorf("it could have %d MiB", len(all))
 }
 
 func exit(code string) error {

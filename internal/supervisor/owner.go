@@ -208,6 +208,7 @@ func (o *owner) enter(ctx context.Context) {
 		o.rolling = o.replaceable() && !o.succeeded()
 		o.up(ctx)
 	case o.alive:
+		o.limit(ctx)
 		o.up(ctx)
 	case o.blocked != "":
 		o.show(ctx, status.Failed, o.blocked)
@@ -273,6 +274,7 @@ func (o *owner) show(ctx context.Context, state status.State, reason string) {
 	if o.alive {
 		e.run = o.proc.Run
 		e.PID, e.hash, e.parts, e.Log, e.Status = o.proc.PID, o.hash, o.parts, o.live.Log.Path, o.proc.Status
+		e.LimitsUnmet, e.LimitsFix = unmet(o.proc)
 	}
 	e.Change, e.ChangeReason, e.NextPID = o.change()
 	if state != o.shown.State || e.PID != o.shown.PID {

@@ -49,7 +49,11 @@ func (o *owner) ended(ctx context.Context) {
 		o.fine = true
 		o.show(ctx, status.Exited, describe(exit))
 	default:
-		o.fall(ctx, describe(exit), at, up)
+		reason := describe(exit)
+		if exit.OOM {
+			reason = starved(o.proc)
+		}
+		o.fall(ctx, reason, at, up)
 	}
 	o.board.rolled(o.name)
 }

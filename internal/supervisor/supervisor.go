@@ -28,6 +28,7 @@ type Keeper interface {
 	Spawn(ctx context.Context, s keeper.Spawn) (keeper.Process, error)
 	Signal(ctx context.Context, name string, sig syscall.Signal, group bool) error
 	Kill(ctx context.Context, name string) error
+	Limit(ctx context.Context, name string, l keeper.Limits) (keeper.Process, error)
 	List(ctx context.Context) ([]keeper.Process, []keeper.Socket, error)
 	Forget(ctx context.Context, name string) error
 	SetLog(ctx context.Context, name string, l keeper.Log) error

@@ -1,0 +1,61 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/hozo-dev/hozo/internal/keeper"
+)
+
+// limit brings the process that runs within the limits that are wanted now.
+func (o *owner) limit(ctx context.Context) {
+	want := keeper.Limits(o.live.Limits)
+	if !o.alive || reflect.DeepEqual(want, o.proc.Limits) {
+		return
+	}
+	p, err := o.keeper.Limit(ctx, o.proc.Name, want)
+	if err != nil {
+		if ctx.Err() == nil {
+			o.log.WarnContext(ctx, "limits not changed", "err", err) // it ends just now, or an old keeper does not know how
+		}
+		return
+	}
+	if p.Run == o.proc.Run {
+		o.proc = p
+	}
+}
+
+// unmet says which limits of the process are not kept and why, and what would help.
+func unmet(p keeper.Process) (why, fix string) {
+	if p.Exit != nil || len(p.Unmet) == 0 {
+		return "", ""
+	}
+	var all []string
+	for _, u := range p.Unmet {
+		all = append(all, u.Limit+": "+u.Why)
+	}
+	return strings.Join(all, "; "), p.Unmet[0].Fix
+}
+
+// starved says how a process ended that the kernel killed for want of memory.
+func starved(p keeper.Process) string {
+	if m := p.Limits.Memory; m > 0 {
+		return "OOM: killed at its memory limit of " + inBytes(m)
+	}
+	return "OOM: killed because the machine had no memory left"
+}
+
+// inBytes is a size as people write it: exact if it is whole MiB, which limits are.
+func inBytes(n int64) string {
+	const mib, gib = 1 << 20, 1 << 30
+	switch {
+	case n%gib == 0:
+		return fmt.Sprintf("%d GiB", n/gib)
+	case n%mib == 0:
+		return fmt.Sprintf("%d MiB", n/mib)
+	default:
+		return fmt.Sprintf("%d B", n)
+	}
+}
