@@ -110,10 +110,15 @@ func (k *Keeper) finish(r *record, exit Exit) {
 	exit.Survivors = k.endTree(r)
 	// A kernel that is short of memory kills by SIGKILL, as anybody may.
 	exit.OOM = exit.Signal == int(unix.SIGKILL) && r.group.oomKills() > 0
-	if len(exit.Survivors) == 0 {
-		r.group.remove()
-	}
 	r.capture.await(drainTime)
+	k.tellEnd(r, exit)
+	if len(exit.Survivors) == 0 {
+		r.group.remove() // nobody has to wait for this
+	}
+}
+
+// tellEnd completes the record of a process of which nothing is left to wait for.
+func (k *Keeper) tellEnd(r *record, exit Exit) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r.exit = &exit

@@ -232,9 +232,12 @@ func (h handle) close() {
 
 // endTree kills the tree of a record and returns the pids that could not be.
 func (k *Keeper) endTree(r *record) []int {
+	k.mu.Lock()
+	held := r.group // a change of limits may make one
+	k.mu.Unlock()
 	end := r.tree.end
-	if r.group.holds() {
-		end = r.group.end
+	if held.holds() {
+		end = held.end
 	}
 	left, err := end(time.Now().Add(killTime))
 	if err != nil {

@@ -160,6 +160,8 @@ func set(t *testing.T, v reflect.Value, path string) {
 		v.SetBool(!v.Bool())
 	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 7)
+	case reflect.Uint64:
+		v.SetUint(v.Uint() + 7)
 	case reflect.Float64:
 		v.SetFloat(v.Float() + 7)
 	case reflect.Map:
