@@ -16,9 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notifyTime is how often the kernel tells changes of cgroup.events at most (CGROUP_FILE_NOTIFY_MIN_INTV).
-const notifyTime = 10 * time.Millisecond
-
 // group is the cgroup of one incarnation. Whatever its processes do, whether they leave the session, empty their
 // environment or lose their parents, they stay in it. Its methods are safe for concurrent use.
 type group struct {
@@ -137,7 +134,7 @@ func (g *group) kill(deadline time.Time) ([]int, error) {
 	}
 	defer events.Close()
 	asked := false
-	for {
+	for wait := (pause{}); ; {
 		populated, err := populated(events)
 		if err != nil || !populated {
 			return nil, err
@@ -149,16 +146,10 @@ func (g *group) kill(deadline time.Time) ([]int, error) {
 			asked = true
 			continue
 		}
-		left := time.Until(deadline)
-		if left <= 0 {
+		if time.Now().After(deadline) {
 			return g.pids()
 		}
-		// Reading has armed it: a change since then is told at once, but a second one within notifyTime only later, and
-		// not at all if the group is removed before that, as whoever sees its end first does.
-		fds := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
-		if _, err := unix.Poll(fds, int(min(left, notifyTime).Milliseconds())+1); err != nil && err != unix.EINTR {
-			return nil, fmt.Errorf("wait for the end of %s: %w", g.dir, err)
-		}
+		wait.rest()
 	}
 }
 

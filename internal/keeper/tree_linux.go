@@ -178,19 +178,31 @@ func killAll(procs []proc, deadline time.Time) error {
 
 // awaitDeaths returns when every pidfd is readable, which is when its process is dead, or at the deadline.
 func awaitDeaths(fds []unix.PollFd, deadline time.Time) error {
-	for {
-		left := time.Until(deadline)
-		if len(fds) == 0 || left <= 0 {
-			return nil
-		}
-		_, err := unix.Poll(fds, int(left.Milliseconds())+1)
+	for wait := (pause{}); len(fds) > 0; {
+		_, err := unix.Poll(fds, 0)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("wait for killed processes: %w", err)
 		}
 		if err == nil {
 			fds = slices.DeleteFunc(fds, func(f unix.PollFd) bool { return f.Revents != 0 })
 		}
+		if len(fds) == 0 || time.Now().After(deadline) {
+			return nil
+		}
+		wait.rest()
 	}
+	return nil
+}
+
+// pause is the time between two looks at what was killed and is as good as dead: half a millisecond, then longer. To wait
+// inside the kernel would hold a thread for each tree, and a thousand stops at once are slowed down by those, not by the
+// looking. Nor would it tell more: a cgroup's end is not told when it comes within 10 ms of another change.
+type pause struct{ last time.Duration }
+
+func (p *pause) rest() {
+	const first, longest = 500 * time.Microsecond, 20 * time.Millisecond
+	p.last = min(max(2*p.last, first), longest)
+	<-time.After(p.last)
 }
 
 // handle signals one process and no other that gets its pid later.
