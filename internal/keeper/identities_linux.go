@@ -45,6 +45,7 @@ type ledger struct {
 	lines  int      // since it was
 	groups int      // folders that it names
 	failed bool     // it could not be written last time
+	over   bool     // it was removed and must not come back
 }
 
 func (r *record) identity() namedIdentity {
@@ -70,6 +71,9 @@ func (k *Keeper) noteLocked(id namedIdentity) {
 
 // saveLocked writes keeper.json anew, with every process that may still live and one that is about to be forked.
 func (k *Keeper) saveLocked(coming ...namedIdentity) {
+	if k.ledger.over {
+		return
+	}
 	folders := k.groups.folders()
 	ids := identities{BootID: k.hello.BootID, Keeper: k.hello.PID, Groups: folders, Processes: []namedIdentity{}}
 	for _, one := range coming {
@@ -176,6 +180,7 @@ func (k *Keeper) removeIdentities() error {
 			return nil
 		}
 	}
+	k.ledger.over = true
 	err := os.Remove(identitiesPath(k.cfg.State))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
