@@ -108,7 +108,7 @@ func (k *Keeper) read(ctx context.Context, cn *conn, wg *sync.WaitGroup) {
 			k.watch(cn, req.ID)
 			continue
 		}
-		if req.Op == opKill || req.Op == opRotate {
+		if req.Op == opKill || req.Op == opRotate || req.Op == opUnlisten {
 			wg.Go(func() { cn.reply(k.answer(ctx, req)) }) // take seconds; the others must not wait
 			continue
 		}

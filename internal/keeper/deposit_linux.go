@@ -133,7 +133,23 @@ func (k *Keeper) followStandby() {
 			}
 		case opHello:
 			k.standbyIs(p.Value)
+		case opGone:
+			if gone, ok := k.awaited.LoadAndDelete(p.Key); ok {
+				close(gone.(chan struct{}))
+			}
 		}
+	}
+}
+
+// awaitGone waits until the standby has closed a socket: only then can its address be used again.
+func (k *Keeper) awaitGone(gone <-chan struct{}) {
+	timer := time.NewTimer(linkTime)
+	defer timer.Stop()
+	select {
+	case <-gone:
+	case <-k.unlinked: // with the standby
+	case <-timer.C:
+		k.log.Error("standby does not close a socket", "standby", k.hello.Standby)
 	}
 }
 

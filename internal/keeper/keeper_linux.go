@@ -38,6 +38,7 @@ type Keeper struct {
 	clients  net.Listener
 	link     *link         // nil: there is no standby
 	unlinked chan struct{} // closed when the link has ended
+	awaited  sync.Map      // by key of an entry: the channel to close once the standby has closed it
 	over     chan struct{} // closed when every process has ended
 
 	mu       sync.Mutex // also held over fork and over reaping, so no wait status is lost or stolen

@@ -29,6 +29,7 @@ const (
 	opPut    = "put"    // set an entry's value; descriptors join those it has
 	opGo     = "go"     // everything was handed over
 	opExited = "exited" // a child of the standby is a zombie; it stays one until the keeper says reap
+	opGone   = "gone"   // the socket of drop is closed
 
 	// From the keeper, beside put.
 	opShut   = "shut"   // set an entry's value and close its descriptors

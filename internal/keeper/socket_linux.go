@@ -172,15 +172,24 @@ func (k *Keeper) inheritedLocked(names []string) ([]*socket, error) {
 
 func (k *Keeper) unlisten(name string) error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	s := k.sockets[name]
 	if s == nil {
+		defer k.mu.Unlock()
 		return noSocket(name, slices.Sorted(maps.Keys(k.sockets)))
 	}
 	delete(k.sockets, name)
+	gone := make(chan struct{})
+	if k.link == nil {
+		close(gone)
+	} else {
+		k.awaited.Store(keySocket+name, gone)
+	}
 	k.withdraw(keySocket + name)
 	k.log.Info("socket closed", "socket", name, "address", s.address)
-	return s.close()
+	err := s.close()
+	k.mu.Unlock()
+	k.awaitGone(gone)
+	return err
 }
 
 func (k *Keeper) closeSockets() error {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -227,6 +228,9 @@ func (s *standby) take(p parcel) {
 		if e != nil {
 			closeAll(e.fds)
 			delete(s.entries, p.Key)
+		}
+		if strings.HasPrefix(p.Key, keySocket) {
+			_ = s.link.send(parcel{Op: opGone, Key: p.Key}) // the link's end would be seen
 		}
 	case opReady:
 		s.patience.Stop()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
 
 	"github.com/hozo-dev/hozo"
 	"github.com/hozo-dev/hozo/bus"
@@ -201,10 +202,8 @@ func upIn(t *testing.T, dir, self, services string, args ...any) *project {
 
 // end stops a project that still runs, by the keeper alone.
 func (p *project) end(t *testing.T) {
-	select {
-	case <-p.ended:
+	if p.over() {
 		return
-	default:
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience) // t's own is over
 	defer cancel()
@@ -217,6 +216,22 @@ func (p *project) end(t *testing.T) {
 		t.Errorf("end the project: %v", err)
 		_ = p.keeper.Process.Kill()
 	}
+	p.awaitOver(t)
+}
+
+// over says whether keeper and standby have ended. The process that was started may have been killed long before.
+func (p *project) over() bool {
+	lock, err := os.Open(filepath.Join(p.state, "keeper.lock"))
+	if err != nil {
+		return true // it never began
+	}
+	defer lock.Close()
+	return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+func (p *project) awaitOver(t *testing.T) {
+	t.Helper()
+	testkit.Eventually(t, p.over, "keeper and standby have ended")
 	testkit.Wait(t, p.ended)
 }
 

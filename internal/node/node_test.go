@@ -280,7 +280,7 @@ func TestDownLeavesNoProcess(t *testing.T) {
 	if err := p.client.Down(testkit.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Wait(t, p.ended)
+	p.awaitOver(t)
 	if left := processes(t, p.dir); len(left) > 0 {
 		t.Errorf("left running:\n%s", strings.Join(left, "\n"))
 	}

@@ -101,7 +101,7 @@ func outlive(t *testing.T, scale int, victims []string, kills int) {
 	if err := p.client.Down(testkit.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Wait(t, p.ended)
+	p.awaitOver(t)
 	lines := 0
 	for name := range before {
 		lines += checkCounted(t, dir, p.state, name)

@@ -119,7 +119,7 @@ func TestUpgradeReplacesThePlatformAndNoService(t *testing.T) {
 	if err := p.client.Down(testkit.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Wait(t, p.ended)
+	p.awaitOver(t)
 	for name := range pids(before) {
 		checkCounted(t, dir, p.state, name)
 	}
