@@ -26,6 +26,8 @@ var doors = map[string][]string{
 	"internal/status":    {},
 	"internal/ghevents":  {},
 	"internal/jsonscan":  {},
+	"internal/schedule":  {},
+	"internal/envfile":   {"fault"},
 
 	"bus":         {"wire", "fault", "internal/lifecycle"},
 	"task":        {"bus", "wire", "fault", "internal/lifecycle"},
@@ -35,18 +37,18 @@ var doors = map[string][]string{
 	"sink/file":   {"sink", "bus", "wire", "fault"},
 	".":           {"bus", "task", "web", "wire", "fault", "internal/lifecycle", "internal/sdnotify"},
 
-	"internal/manifest":   {"wire", "fault"},
+	"internal/manifest":   {"internal/schedule", "wire", "fault"},
 	"internal/plan":       {},
 	"internal/autoscale":  {},
 	"internal/logfile":    {},
 	"internal/reap":       {},
 	"internal/keeper":     {"internal/logfile", "internal/reap", "fault", "wire", "internal/lifecycle"},
-	"internal/supervisor": {"internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
+	"internal/supervisor": {"internal/schedule", "internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
-		"internal/status", "internal/lifecycle", "internal/sdnotify", "bus", "wire", "fault",
+		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "bus", "wire", "fault",
 	},
 	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
 	// everything else asks the keeper to. The two share only how children are reaped.

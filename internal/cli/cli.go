@@ -62,6 +62,10 @@ func Main(ctx context.Context, env Env) int {
 	if status, ok := supervisordTold(err); ok {
 		return status
 	}
+	if status, ok := errors.AsType[*exitError](err); ok {
+		report(env, status.err)
+		return status.code
+	}
 	return report(env, err)
 }
 
@@ -151,7 +155,7 @@ keeps them alive and shows what they do.
 			root.AddCommand(c)
 		}
 	}
-	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newUpgrade(o), newScale(o), newWait(o), newSupervisord(o))
+	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newRun(o), newUpgrade(o), newScale(o), newWait(o), newSupervisord(o))
 	add("see", newPs(o), newStatus(o), newLogs(o))
 	add("data", newSend(o), newStream(o), newDLQ(o))
 	add("manifest", newValidate(o), newPlan(o), newSchema(o), newImport(o))

@@ -143,6 +143,10 @@ func (o *options) findLogs(ctx context.Context, names []string) ([]logOf, error)
 		for _, service := range s.Services {
 			for _, i := range service.Instances {
 				consider(service.Name, i.Name, i.Log)
+				beside, _ := filepath.Glob(filepath.Join(filepath.Dir(i.Log), i.Name+"@*.log")) // hooks, overlapping runs; the pattern is sound
+				for _, path := range beside {
+					consider(service.Name, strings.TrimSuffix(filepath.Base(path), ".log"), path)
+				}
 			}
 		}
 	case fault.Code(err) == "node/not-running":

@@ -100,6 +100,7 @@ func (o *options) showLogs(ctx context.Context, opts logsOptions) error {
 				looked = now
 			}
 		case <-ctx.Done():
+			_ = v.show() // the last words; why it ends is what counts
 			return context.Cause(ctx)
 		}
 	}

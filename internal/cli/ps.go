@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -41,7 +42,12 @@ func (o *options) ps(ctx context.Context) error {
 // table prints one line an instance.
 func (o *options) table(now time.Time, s status.Snapshot) error {
 	paint := newPainter(o.env.Stdout, o.env)
-	rows := [][]string{{"NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "LISTENS", ""}}
+	planned := slices.ContainsFunc(instances(s), func(i status.Instance) bool { return !i.Next.IsZero() || i.State == status.Scheduled })
+	head := []string{"NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "LISTENS"}
+	if planned {
+		head = append(head, "NEXT")
+	}
+	rows := [][]string{append(head, "")}
 	for _, service := range s.Services {
 		var listens []string
 		for _, address := range service.Listen {
@@ -52,9 +58,11 @@ func (o *options) table(now time.Time, s status.Snapshot) error {
 			if i.PID > 0 {
 				pid = strconv.Itoa(i.PID)
 			}
-			rows = append(rows, []string{
-				i.Name, string(i.State), pid, age(now.Sub(i.Since)), strconv.Itoa(i.Restarts), size(i.RSSBytes), strings.Join(listens, " "), remark(i),
-			})
+			row := []string{i.Name, string(i.State), pid, age(now.Sub(i.Since)), strconv.Itoa(i.Restarts), size(i.RSSBytes), strings.Join(listens, " ")}
+			if planned {
+				row = append(row, due(now, i.Next))
+			}
+			rows = append(rows, append(row, remark(i)))
 		}
 	}
 	if len(rows) == 1 {
@@ -80,19 +88,6 @@ func (o *options) table(now time.Time, s status.Snapshot) error {
 	return nil
 }
 
-// remark is why an instance is in its state, and what it says of itself.
-func remark(i status.Instance) string {
-	reason := why(i)
-	switch {
-	case i.Status == "":
-		return reason
-	case reason == "":
-		return strconv.Quote(i.Status)
-	default:
-		return reason + " " + strconv.Quote(i.Status)
-	}
-}
-
 // why says what there is to say of an instance: its reason, or how far a change of it is.
 func why(i status.Instance) string {
 	switch i.Change {
@@ -105,6 +100,37 @@ func why(i status.Instance) string {
 	default:
 		return i.ChangeReason
 	}
+}
+
+// due says when an instance runs next: "in 4m30s", or the date when that is more than a day away.
+func due(now, next time.Time) string {
+	switch d := next.Sub(now); {
+	case next.IsZero():
+		return ""
+	case d < 24*time.Hour:
+		return "in " + age(d)
+	default:
+		return next.Format("2006-01-02 15:04")
+	}
+}
+
+// remark is why an instance is in its state, what it says of itself and, of one that has ended, how long its run took.
+func remark(i status.Instance) string {
+	text := why(i)
+	if text == "" && i.LastResult != "" && i.PID == 0 {
+		text = i.LastResult
+	}
+	if i.PID == 0 && !i.LastRun.IsZero() && i.State == status.Exited {
+		took := time.Duration(i.LastSeconds * float64(time.Second)).Round(time.Millisecond)
+		text += fmt.Sprintf("; ran %s at %s", took, i.LastRun.Local().Format("2006-01-02 15:04:05"))
+	}
+	if i.Overlapping > 0 {
+		text = strings.TrimPrefix(fmt.Sprintf("%s; %d more at the same time", text, i.Overlapping), "; ")
+	}
+	if i.Status != "" {
+		text = strings.TrimSpace(text + " " + strconv.Quote(i.Status))
+	}
+	return text
 }
 
 func paintState(p painter, s status.State) string {

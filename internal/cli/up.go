@@ -33,6 +33,9 @@ func newUp(o *options) *cobra.Command {
 		Long: `Up builds the services, starts them in the order of their needs and waits until all are ready. Then it follows
 their logs; Ctrl-C stops everything. With -d it leaves everything running and returns.
 
+When a service that is essential ends for good, everything stops and up exits as that service did. So it can be the
+first process of a container.
+
 When the project is running already, up brings it to what the manifest says now: services that did not change run on.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,8 +54,18 @@ When the project is running already, up brings it to what the manifest says now:
 				}
 			}
 			client := node.NewClient(state)
-			if err := o.bringUp(ctx, client, state, m, o.saySteps); err != nil {
+			if err := node.ForgetEnd(state); err != nil {
+				return fmt.Errorf("forget how the last run ended: %w", err)
+			}
+			if err := o.bringUp(ctx, client, state, m, o.saySteps); errors.Is(err, errEnded) {
+				return ended(state)
+			} else if err != nil {
 				return err
+			}
+			if !detach {
+				var stop func()
+				ctx, stop = untilEnd(ctx, state)
+				defer stop()
 			}
 			err = o.awaitReady(ctx, client, timeout)
 			if detach {
@@ -66,6 +79,9 @@ When the project is running already, up brings it to what the manifest says now:
 			}
 			if err == nil {
 				err = o.showLogs(ctx, logsOptions{follow: true, tail: true})
+			}
+			if errors.Is(err, errEnded) {
+				return ended(state)
 			}
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downPatience)
 			defer cancel()
@@ -114,6 +130,9 @@ func (o *options) bringUp(ctx context.Context, client *node.Client, state string
 	return o.poll(ctx, 20*time.Second, func() (bool, error) {
 		select {
 		case <-exited:
+			if _, over := node.LastEnd(state); over {
+				return false, errEnded // sooner than anybody looked
+			}
 			return false, &fault.Error{
 				Code: "cli/keeper-ended", What: "the keeper ended at once", Where: keeperLog(state),
 				Source: tailFile(keeperLog(state), buildOutputLines), Fix: "correct what its log says",
@@ -196,7 +215,7 @@ func settled(s status.Snapshot) bool {
 }
 
 func up(i status.Instance) bool {
-	return i.State == status.Ready || i.State == status.Exited || i.State == status.Stopped
+	return i.State == status.Ready || i.State == status.Exited || i.State == status.Scheduled || i.State == status.Stopped
 }
 
 // failed returns the reason why waiting is no use, or nil.

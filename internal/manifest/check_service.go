@@ -44,6 +44,7 @@ func (c *checker) service(s *Service) {
 			"write watchdog: 10s for a program that sends WATCHDOG=1, or http, tcp, exec or grpc")
 	}
 	c.log(s)
+	c.schedule(s)
 }
 
 func (c *checker) log(s *Service) {

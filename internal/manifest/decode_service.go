@@ -42,6 +42,10 @@ func serviceKeys() []key[Service] {
 		field("enqueues", "Kinds of tasks that it enqueues.", subjects(), func(s *Service) *[]string { return &s.Enqueues }),
 		field("log", "Bounds of each instance's captured output.", object(logKeys(), nil), func(s *Service) *Log { return &s.Log }),
 		field("limits", "Bounds of each instance: of its tree by cgroups, of its processes by resource limits.", object(limitKeys(), nil), func(s *Service) *Limits { return &s.Limits }),
+		field("schedule", "When it runs; then it does not run at the start.", optional(shortForm("schedule", "cron", object(scheduleKeys(), nil)), newSchedule), func(s *Service) **Schedule { return &s.Schedule }),
+		field("hooks", "Programs that are run at moments of its life, with its environment, folder, user and log.", object(hooksKeys(), nil), func(s *Service) *Hooks { return &s.Hooks }),
+		field("env_file", "Files of KEY=value lines, a path or a list; env wins over them. A leading - says that the file may be missing.", envFiles(), func(s *Service) *[]EnvFile { return &s.EnvFile }),
+		field("essential", "When it ends for good everything stops, and hozo up exits as it did. Default false.", boolean(), func(s *Service) *bool { return &s.Essential }),
 	}
 	return append(keys, builtinKeys()...)
 }

@@ -81,6 +81,12 @@ func (m *Manifest) fill(root *node) {
 			h.Notify = true
 			s.Health = &h
 		}
+		if s.Schedule != nil {
+			written := root.get("services").get(s.Name).get("restart")
+			if written == nil || written.kind == kindMap && written.get("policy") == nil {
+				s.Restart.Policy = "never" // a run that ends has done its work
+			}
+		}
 		if s.Builtin == "ingest" && s.Ingest == nil {
 			in := newIngest()
 			s.Ingest = &in

@@ -76,7 +76,11 @@ type Service struct {
 	Handles   []string // task kinds that it runs
 	Enqueues  []string // task kinds that it enqueues
 	Log       Log
-	Limits    Limits `json:",omitzero"`
+	Limits    Limits    `json:",omitzero"`
+	Schedule  *Schedule // nil: it runs all the time, or once
+	Hooks     Hooks
+	EnvFile   []EnvFile // read at each apply; later ones win, and Env wins over all
+	Essential bool      // when an instance ends for good, everything stops
 
 	// Settings of built-in services; nil for the others.
 	Ingest  *Ingest

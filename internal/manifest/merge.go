@@ -18,13 +18,15 @@ func lift(key string, n *node) *node {
 		key = "policy"
 	case "stop":
 		key = "grace"
+	case "schedule":
+		key = "cron"
 	}
 	return &node{kind: kindMap, at: n.at, inline: -1, size: 2, entries: []entry{{key, n.at, value}}}
 }
 
 // hasShortForm lists the keys that lift knows.
 func hasShortForm(key string) bool {
-	return key == "health" || key == "liveness" || key == "restart" || key == "stop"
+	return key == "health" || key == "liveness" || key == "restart" || key == "stop" || key == "schedule"
 }
 
 // merge lays an environment's map over the base's, key by key; base and over stay as they are. A value that is not a map
@@ -105,6 +107,8 @@ func sides(under string) [][]string {
 		return [][]string{{"run", "build"}, {"builtin"}}
 	case "health", "liveness":
 		return [][]string{{"http"}, {"tcp"}, {"exec"}, {"grpc"}, {"log"}, {"notify"}}
+	case "schedule":
+		return [][]string{{"cron", "zone"}, {"every"}}
 	case "to":
 		return [][]string{{"sqlite", "table", "columns"}, {"file", "rotate"}}
 	}

@@ -67,6 +67,7 @@ func TestSchemaRejectsWhatOneValueShows(t *testing.T) {
 	for _, name := range []string{
 		"no-project", "not-a-map", "unknown-keys", "bad-names", "no-command", "two-programs", "unknown-builtin", "no-values",
 		"durations", "sizes", "enums", "numbers", "booleans", "wrong-types", "lists", "bad-subjects", "listen", "environments", "long-lines",
+		"schedules", "hooks", "env-files",
 	} {
 		if err := compiled.Validate(instance(t, bad[name])); err == nil {
 			t.Errorf("%s is accepted", name)

@@ -175,9 +175,14 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if err := json.NewDecoder(resp.Body).Decode(&reply); err != nil || len(reply.Errors) == 0 {
 		return nil, fmt.Errorf("the node answered %s to %s %s", resp.Status, method, path)
 	}
-	errs := make([]error, len(reply.Errors))
-	for i, f := range reply.Errors {
+	return nil, reply.err()
+}
+
+// err makes of what has travelled the error that it was.
+func (r faultReply) err() error {
+	errs := make([]error, len(r.Errors))
+	for i, f := range r.Errors {
 		errs[i] = &fault.Error{Code: f.Code, Kind: f.Kind, What: f.What, Where: f.Where, Source: f.Source, Fix: f.Fix}
 	}
-	return nil, errors.Join(errs...)
+	return errors.Join(errs...)
 }

@@ -98,6 +98,7 @@ func (c *control) routes() http.Handler {
 		answer(w, applyReply{steps}, err)
 	})
 	mux.HandleFunc("POST /v1/down", c.down)
+	mux.HandleFunc("POST /v1/services/{name}/run", c.errand)
 	acts := map[string]func(context.Context, string) error{
 		"start": c.node.supervisor.Start, "stop": c.node.supervisor.Stop, "restart": c.node.supervisor.Restart,
 	}
@@ -225,6 +226,16 @@ func answer(w http.ResponseWriter, v any, err error) {
 		_ = json.NewEncoder(w).Encode(v) // a caller who has gone learns nothing
 		return
 	}
+	code := http.StatusInternalServerError
+	if fault.ExitCode(err) == 2 {
+		code = http.StatusUnprocessableEntity
+	}
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(faultsOf(err)) // as above
+}
+
+// faultsOf makes an error fit to travel.
+func faultsOf(err error) faultReply {
 	var reply faultReply
 	for _, one := range fault.Flatten(err) {
 		if f, ok := fault.As(one); ok {
@@ -237,10 +248,5 @@ func answer(w http.ResponseWriter, v any, err error) {
 		}
 		reply.Errors = append(reply.Errors, wireFault{Code: "node/failed", What: one.Error()})
 	}
-	code := http.StatusInternalServerError
-	if fault.ExitCode(err) == 2 {
-		code = http.StatusUnprocessableEntity
-	}
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(reply) // as above
+	return reply
 }

@@ -59,6 +59,7 @@ type Node struct {
 	unprovisioned bool
 
 	ready chan struct{}
+	ended chan Ended // one slot: the first essential instance that ended
 }
 
 var _ lifecycle.Runner = (*Node)(nil)
@@ -71,7 +72,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
-	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), scaling: newScaling(state(cfg.State).scale()), ready: make(chan struct{})}, nil
+	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), scaling: newScaling(state(cfg.State).scale()), ready: make(chan struct{}), ended: make(chan Ended, 1)}, nil
 }
 
 // Ready is closed once the control API answers and the manifest has been applied.
@@ -97,11 +98,12 @@ func (n *Node) Run(ctx context.Context) error {
 	defer func() { _ = subscription.Unsubscribe() }() // the connection closes right after
 
 	n.supervisor = supervisor.New(supervisor.Config{
-		Keeper: k, Stopped: n.state.stopped(), OnEvent: n.feed.publish, Logger: n.cfg.Logger,
+		Keeper: k, Stopped: n.state.stopped(), Ticks: n.state.ticks(), OnEvent: n.heard, Logger: n.cfg.Logger,
 	})
 	var g lifecycle.Group
 	g.Add("supervisor", n.supervisor)
 	g.Add("first apply", &once{do: n.firstApply})
+	g.Add("essential", &once{do: func(context.Context) error { return nil }, then: n.awaitEnd})
 	g.Add("control", &control{node: n, ready: n.ready})
 	g.Add("readiness", &once{do: func(context.Context) error { return sdnotify.Send(sdnotify.Ready) }})
 	g.Add("scaler", &once{do: func(context.Context) error { return nil }, then: n.scale})

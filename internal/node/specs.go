@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -46,9 +47,14 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 // specsOf turns the services of m into instances. With fresh it looks at the files of their programs. Mistakes that only this host can show (an unknown user) are faults.
 func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fresh bool) ([]plan.Spec, error) {
 	specs := []plan.Spec{n.brokerSpec(m, port)}
+	var bad []error // of files, which are reported all together
 	for _, s := range m.Services {
+		fromFiles, err := envFiles(s)
+		if err != nil {
+			bad = append(bad, err)
+			continue
+		}
 		var who account
-		var err error
 		if s.User != "" {
 			if who, err = accountOf(s); err != nil {
 				return nil, err
@@ -77,10 +83,12 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fres
 			for _, need := range s.Needs {
 				spec.Needs = append(spec.Needs, plan.Need(need))
 			}
+			spec.Schedule, spec.Hooks, spec.Essential = scheduleOf(s), hooksOf(s), s.Essential
 			env := map[string]string{wire.EnvProject: m.Project, wire.EnvService: s.Name, wire.EnvInstance: strconv.Itoa(i)}
 			if s.User != "" {
 				env["HOME"], env["USER"], env["LOGNAME"] = who.home, who.name, who.name
 			}
+			maps.Copy(env, fromFiles)
 			maps.Copy(env, s.Env)
 			if usesBus(s) {
 				spec.Needs = append(spec.Needs, plan.Need{Service: brokerName, Condition: plan.Ready})
@@ -92,6 +100,9 @@ func (n *Node) specsOf(m *manifest.Manifest, grants []wire.Grant, port int, fres
 			spec.Env = n.environment(env)
 			specs = append(specs, spec)
 		}
+	}
+	if err := errors.Join(bad...); err != nil {
+		return nil, err
 	}
 	for i := range specs {
 		specs[i].Binary = n.binaries.digest(specs[i].Argv[0], fresh)

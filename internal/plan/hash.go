@@ -40,6 +40,10 @@ type hot struct {
 	Rolling  Rolling
 	Node     map[string]string `json:",omitempty"`
 	Limits   Limits
+
+	Schedule  *Schedule `json:",omitempty"`
+	Hooks     []Hook    `json:",omitempty"`
+	Essential bool      `json:",omitempty"`
 }
 
 // Hash names the cold part of s. Two Specs of equal Hash can be served by the same process. Defaults have no part in
@@ -64,6 +68,7 @@ func (s Spec) hot() hot {
 	s = s.WithDefaults()
 	return hot{
 		Health: s.Health, Liveness: s.Liveness, Restart: s.Restart, Stop: s.Stop, Needs: s.Needs, Log: s.Log, Limits: s.Limits, Rolling: s.Rolling, Node: s.Node,
+		Schedule: s.Schedule, Hooks: s.Hooks, Essential: s.Essential,
 	}
 }
 

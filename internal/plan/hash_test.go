@@ -9,7 +9,7 @@ import (
 )
 
 // hotFields can change under a running process. Every other field of Spec must change its Hash.
-var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log", "Limits", "Rolling", "Node"}
+var hotFields = []string{"Health", "Liveness", "Restart", "Stop", "Needs", "Log", "Limits", "Rolling", "Node", "Schedule", "Hooks", "Essential"}
 
 func TestEveryFieldOfSpecIsEitherColdOrHot(t *testing.T) {
 	t.Parallel()

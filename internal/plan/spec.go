@@ -4,6 +4,7 @@ package plan
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +47,10 @@ type Spec struct {
 	// Node holds settings of the service that the node acts on, by the manifest's key: "scale.max". They are hot and mean
 	// nothing to the supervisor; they are here because whatever the manifest says takes part in the difference.
 	Node map[string]string
+
+	Schedule  *Schedule // hot; nil means it is started when it is wanted
+	Hooks     []Hook    // hot: looked at when their moment comes; at most one of each moment
+	Essential bool      // hot: when it ends for good everything is to stop
 }
 
 // OtherName is the second name that processes of an instance take: one that is to replace another starts beside it. No
@@ -164,6 +169,39 @@ type Need struct {
 	Restart   bool   // start again once that service has been, and is as Condition says again
 }
 
+// The policies of a Schedule.
+const (
+	Skip    = "skip"     // Overlap, Missed: the tick is passed over (default)
+	Queue   = "queue"    // Overlap: it runs once the run before has ended; at most one waits
+	Allow   = "allow"    // Overlap: it runs beside the run before
+	RunOnce = "run_once" // Missed: the newest of the ticks that passed is run late
+)
+
+// Schedule says when an instance is started. Exactly one of Cron and Every is set; see internal/schedule.
+type Schedule struct {
+	Cron    string
+	Every   time.Duration
+	Zone    string        // of Cron; empty means the host's
+	Overlap string        // Skip (default), Queue or Allow
+	Missed  string        // Skip (default) or RunOnce
+	Jitter  time.Duration // most that a run begins after its tick
+}
+
+// The moments of a Hook.
+const (
+	BeforeStart = "before_start"
+	AfterReady  = "after_ready"
+	BeforeStop  = "before_stop"
+	AfterStop   = "after_stop"
+)
+
+// Hook is a program that is run at a moment of an instance's life, in its surroundings.
+type Hook struct {
+	Moment  string
+	Argv    []string      // Argv[0] is an absolute path
+	Timeout time.Duration // then its tree is killed; default 30s
+}
+
 // Log bounds the log of an instance.
 type Log struct {
 	Path     string
@@ -200,7 +238,7 @@ type Limits struct {
 	OOMScoreAdj *int
 }
 
-// WithDefaults returns a copy with the defaults filled in; it shares no Health or Needs with s.
+// WithDefaults returns a copy with the defaults filled in; it shares no Health, Schedule, Hooks or Needs with s.
 func (s Spec) WithDefaults() Spec {
 	s.Health, s.Liveness = s.Health.withDefaults(), s.Liveness.withDefaults()
 	s.Restart.Policy = cmp.Or(s.Restart.Policy, Always)
@@ -221,6 +259,16 @@ func (s Spec) WithDefaults() Spec {
 	s.Stop.Signal = cmp.Or(s.Stop.Signal, syscall.SIGTERM)
 	s.Stop.Grace = cmp.Or(s.Stop.Grace, 10*time.Second)
 	s.Log.Full = cmp.Or(s.Log.Full, Drop)
+	if s.Schedule != nil {
+		sched := *s.Schedule
+		sched.Overlap = cmp.Or(sched.Overlap, Skip)
+		sched.Missed = cmp.Or(sched.Missed, Skip)
+		s.Schedule = &sched
+	}
+	s.Hooks = slices.Clone(s.Hooks)
+	for i := range s.Hooks {
+		s.Hooks[i].Timeout = cmp.Or(s.Hooks[i].Timeout, 30*time.Second)
+	}
 	needs := make([]Need, len(s.Needs))
 	for i, n := range s.Needs {
 		n.Condition = cmp.Or(n.Condition, Ready)

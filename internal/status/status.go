@@ -63,6 +63,8 @@ const (
 	Stopped  State = "stopped"
 	Exited   State = "exited"
 	Failed   State = "failed"
+
+	Scheduled State = "scheduled" // waits for its first tick
 )
 
 // Change is how far a change of a running instance is.
@@ -91,6 +93,12 @@ type Instance struct {
 	Change       Change `json:"change,omitempty"`
 	ChangeReason string `json:"change_reason,omitempty"` // "web.1 (pid 4711) starts beside it"; of a failed one: why
 	NextPID      int    `json:"next_pid,omitempty"`      // the process that starts, or drains, beside PID
+
+	Next        time.Time `json:"next,omitzero"`          // when its schedule starts it
+	LastRun     time.Time `json:"last_run,omitzero"`      // when the last run that has ended began
+	LastSeconds float64   `json:"last_seconds,omitempty"` // how long that took
+	LastResult  string    `json:"last_result,omitempty"`  // how it ended: "exit status 0"
+	Overlapping int       `json:"overlapping,omitempty"`  // runs beside this one, see the schedule's overlap
 
 	RSSBytes int64   `json:"rss_bytes"`
 	CPU      float64 `json:"cpu_seconds"`

@@ -264,12 +264,14 @@ func (s *Supervisor) adopt(spec plan.Spec, blocked string) *owner {
 		return nil
 	}
 	var o *owner
+	aside := s.aside[spec.Name]
+	delete(s.aside, spec.Name)
 	if left, ok := s.found[spec.Name]; ok {
 		l := s.lineUp(spec.Name, left)
-		o = s.newOwner(spec, blocked, &l)
+		o = s.newOwner(spec, blocked, &l, aside)
 		delete(s.found, spec.Name)
 	} else {
-		o = s.newOwner(spec, blocked, nil)
+		o = s.newOwner(spec, blocked, nil, aside)
 	}
 	s.owners[spec.Name] = o
 	return o

@@ -19,6 +19,8 @@ type entry struct {
 	stopped   bool   // a person stopped it
 	alive     bool
 	completed bool   // Exited with status 0
+	essential bool   // and has ended for good, by itself
+	code      int    // as a shell would give it, when it is essential
 	rolling   bool   // runs on in its old shape until it is its turn to be restarted; the board's, not the owner's
 	botched   uint64 // how many replacements of it were given up
 	falls     uint64 // how often it crashed or could not be started
@@ -64,10 +66,14 @@ func (b *board) set(e entry) {
 	}
 	b.entries[e.Name] = e
 	if !known || old.State != e.State || old.PID != e.PID || old.Reason != e.Reason || old.Change != e.Change {
-		b.queue = append(b.queue, Event{
+		change := Event{
 			Time: time.Now(), Instance: e.Name, State: e.State, PID: e.PID, Reason: e.Reason, Restarts: e.Restarts,
 			Change: e.Change, ChangeReason: e.ChangeReason,
-		})
+		}
+		if e.essential {
+			change.Ended = &Ended{e.code}
+		}
+		b.queue = append(b.queue, change)
 		select {
 		case b.queued <- struct{}{}:
 		default:

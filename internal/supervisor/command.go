@@ -108,8 +108,16 @@ func (o *owner) apply(ctx context.Context, c *command) {
 	if o.beside != nil && o.beside.hash != o.want.Hash() {
 		o.alone(ctx)
 	}
+	o.keepTime(ctx)
 	state := o.shown.State
 	switch {
+	case !o.alive && o.want.Schedule != nil && o.goal == goalRun && (state == status.Stopped || state == status.Failed && fresh):
+		o.timer.Stop()
+		o.show(ctx, status.Scheduled, "")
+	case !o.alive && o.want.Schedule != nil, o.alive && o.changed() && o.want.Schedule != nil:
+		o.show(ctx, state, o.shown.Reason)
+	case state == status.Scheduled: // its schedule was taken away
+		o.start(ctx)
 	case !o.alive && fresh && o.goal == goalRun:
 		o.start(ctx)
 	case !o.alive:
@@ -192,6 +200,7 @@ func (o *owner) start(ctx context.Context) {
 func (o *owner) rest(ctx context.Context) {
 	o.again, o.rolling = false, false
 	o.gaveUp, o.badHash = "", ""
+	o.stopLanes(ctx)
 	o.board.rolled(o.name)
 	o.alone(ctx)
 	switch {
@@ -204,6 +213,7 @@ func (o *owner) rest(ctx context.Context) {
 		o.parting = ""
 		o.show(ctx, status.Stopping, "its predecessor finishes what it has in hand")
 	case o.shown.State != status.Exited:
+		o.cancelStart(ctx)
 		o.timer.Stop()
 		o.unstore(ctx)
 		o.show(ctx, status.Stopped, "")

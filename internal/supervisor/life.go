@@ -33,7 +33,11 @@ func (o *owner) begin(ctx context.Context) {
 		o.show(ctx, status.Pending, reason)
 		return
 	}
+	if !o.admitted(ctx) {
+		return
+	}
 	o.gen++
+	o.givenUp = false
 	// What was given up is not started in place of what it was to replace.
 	if o.badHash == "" || o.badHash != o.want.Hash() || o.live.Hash() != o.hash {
 		o.live, o.hash, o.parts, o.gaveUp, o.badHash = o.want, o.want.Hash(), o.wantParts(), "", ""
@@ -53,6 +57,8 @@ func (o *owner) begin(ctx context.Context) {
 		return
 	}
 	o.proc, o.alive = p, true
+	o.dropHooks(ctx)
+	o.ticked(ctx)
 	o.board.rolled(o.name)
 	o.up(ctx)
 }
@@ -76,12 +82,12 @@ func (o *owner) request(s plan.Spec, hash string) keeper.Spawn {
 		line = s.Health.Log
 	}
 	return keeper.Spawn{
-		Argv: s.Argv, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
+		Argv: s.Argv, Env: withTick(s.Env, o.due), Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
 		Listen: listen, Notify: s.Notify || s.Watchdog > 0 || s.Health != nil && s.Health.Notify, Watchdog: s.Watchdog, ReadyLine: line,
 		Log: keeperLog(s.Log),
 		Labels: map[string]string{
 			labelInstance: o.name, labelGen: strconv.FormatUint(o.gen, 10), labelHash: hash, labelRestarts: strconv.Itoa(o.shown.Restarts), labelBackoff: o.backoff.label(), labelNeeded: needed,
-			labelParts: partsLabel(s),
+			labelParts: partsLabel(s), labelTick: tickLabel(o.due),
 		},
 		Limits: keeper.Limits(s.Limits),
 	}
@@ -132,8 +138,11 @@ func saidReady(h *plan.Health, p keeper.Process) bool {
 // able shows that the process can work, and expects its pings from now on.
 func (o *owner) able(ctx context.Context) {
 	o.timer.Stop()
+	if o.shown.State != status.Ready && o.shown.State != status.Unready {
+		o.passed(ctx, plan.AfterReady) // nothing waits for it
+	}
 	o.guard()
-	reason := ""
+	reason := o.failedHook()
 	switch {
 	case o.rolling:
 		reason = "changed, waits for its turn to restart"
@@ -168,7 +177,7 @@ func (o *owner) hear(ctx context.Context, p keeper.Process) {
 		o.besideHeard(ctx, p)
 		return
 	}
-	if !o.alive || p.Run != o.proc.Run {
+	if !o.alive || p.Run != o.proc.Run || o.proc.Exit != nil {
 		return // an earlier incarnation
 	}
 	before := o.proc

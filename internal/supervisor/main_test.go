@@ -40,7 +40,9 @@ func TestMain(m *testing.M) {
 			"rpc":              rpc,
 			"store":            func(args []string) error { return store(args[0]) },
 			"talker":           func([]string) error { return talker() },
-			"glutton":          glutton,
+
+			"glutton": glutton,
+			"append":  appendLine,
 		}
 		if role := roles[os.Args[1]]; role != nil {
 			if err := role(os.Args[2:]); err != nil {
@@ -135,6 +137,22 @@ func glutton([]string) error {
 		all = append(all, mib)
 	}
 	return fmt.Errorf("it could have %d MiB", len(all))
+}
+
+// appendLine adds a line to a file that says what it is run for, and then ends with a status, or as a sleeper of a lock.
+func appendLine(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%s%s\n", os.Getenv("HOZO_TICK"), os.Getenv("HOZO_HOOK"))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if len(args) > 2 {
+		return sleeper(args[2])
+	}
+	return exit(args[1])
 }
 
 func exit(code string) error {

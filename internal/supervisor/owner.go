@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/hozo-dev/hozo/internal/keeper"
@@ -31,6 +32,9 @@ type owner struct {
 	log      *slog.Logger
 	commands chan *command
 	inbox    *inbox
+	sides    *sides
+	tickFile *ticks
+	now      func() time.Time
 	done     chan struct{} // closed when run has returned
 	removed  bool          // it has ended because nobody wants the instance; to be read after done
 	leaving  bool          // its removal has begun; guarded by the Supervisor's mu
@@ -72,6 +76,15 @@ type owner struct {
 	ails    int  // failed liveness probes in a row
 	lived   bool // a liveness probe has succeeded
 
+	hooks   *hooks
+	givenUp bool         // its budget is spent, and nothing starts it again
+	lingers bool         // the process is gone, the hook after its stop runs
+	leftAs  status.State // what it was shown as then
+	table   *timetable
+	due     time.Time            // the tick that it is started for; zero when a person or nobody asked
+	last    *lastRun             // nil before the first run has ended
+	lanes   map[string]time.Time // overlapping runs by name, with their ticks
+
 	timer    *time.Timer       // ends the present state: Starting, Backoff, Failed or Stopping
 	deadline time.Duration     // when it does, by keeper.Monotonic, if the process may ask for more time; else 0
 	granted  time.Duration     // how long a stopping process was given
@@ -82,14 +95,31 @@ type owner struct {
 
 // newOwner returns the owner of an instance that is wanted as spec, or blocked from it; left is what an earlier
 // supervisor left of it, or nil.
-func (s *Supervisor) newOwner(spec plan.Spec, blocked string, left *lineup) *owner {
+func (s *Supervisor) newOwner(spec plan.Spec, blocked string, left *lineup, aside []keeper.Process) *owner {
 	o := &owner{
 		name: spec.Name, keeper: s.keeper, board: s.board, sockets: s.sockets, marks: s.marks,
+		sides: newSides(), tickFile: s.ticks, now: s.now, table: newTimetable(), lanes: make(map[string]time.Time),
 		log:      s.log.With("instance", spec.Name),
 		commands: make(chan *command), inbox: newInbox(), done: make(chan struct{}),
 		want: spec, live: spec, blocked: blocked,
 		timer: idleTimer(), dog: idleTimer(),
 	}
+	var ofHooks []keeper.Process
+	for _, p := range aside {
+		if tick := tickOf(p); !tick.IsZero() {
+			o.lanes[p.Name] = tick
+			o.sides.put(p) // it may have ended
+			continue
+		}
+		if strings.HasPrefix(p.Name, sideName(spec.Name, errandPrefix)) {
+			continue // whoever waited for it has gone with the supervisor
+		}
+		if left == nil {
+			p.Labels[labelSide] = "" // of the start that was next when the record of the run before had gone
+		}
+		ofHooks = append(ofHooks, p)
+	}
+	o.hooks = newHooks(ofHooks)
 	if left != nil {
 		found := left.current
 		o.proc, o.hash, o.alive, o.gen = found, found.Labels[labelHash], found.Exit == nil, uint64(max(1, generation(found)))
@@ -101,7 +131,10 @@ func (s *Supervisor) newOwner(spec plan.Spec, blocked string, left *lineup) *own
 			}
 		}
 		o.parts = &parts{cold: partsOf(found.Labels)}
-		o.found = o.alive
+		o.found, o.due = o.alive, tickOf(found)
+		if !o.alive && o.changed() {
+			o.due = time.Time{}
+		}
 		o.shown.Restarts, o.backoff = restartsOf(found.Labels), backoffOf(found.Labels[labelBackoff])
 		_ = json.Unmarshal([]byte(found.Labels[labelNeeded]), &o.needed) // without it, what it needs counts from now on
 		if s.marks.has(spec.Name, found.Run) {
@@ -122,16 +155,22 @@ func idleTimer() *time.Timer {
 func (o *owner) changed() bool { return o.hash != o.want.Hash() }
 
 // replaceable says whether a process of another shape is to be replaced by what is wanted.
-func (o *owner) replaceable() bool { return o.changed() && o.blocked == "" && o.goal == goalRun }
+func (o *owner) replaceable() bool {
+	// A run of a schedule ends by itself, and the next one is as it is wanted.
+	return o.changed() && o.blocked == "" && o.goal == goalRun && o.want.Schedule == nil
+}
 
 // first shows the instance before run, so that the owners launched with it see it.
 func (o *owner) first(ctx context.Context) {
+	o.keepTime(ctx)
 	switch {
 	case o.alive && o.replaceable() && !o.succeeded():
 		o.board.roll(o.name)
 		fallthrough
 	case o.alive:
 		o.show(ctx, status.Starting, "adopted")
+	case o.rests():
+		o.show(ctx, status.Scheduled, "")
 	default:
 		o.show(ctx, status.Pending, "")
 	}
@@ -145,6 +184,8 @@ func (o *owner) run(ctx context.Context) {
 		o.beside.stop()
 	}()
 	defer o.timer.Stop()
+	defer o.hooks.timer.Stop()
+	defer o.table.timer.Stop()
 
 	o.enter(ctx)
 	for {
@@ -159,6 +200,8 @@ func (o *owner) run(ctx context.Context) {
 			for _, name := range []string{o.name, plan.OtherName(o.name)} {
 				_ = o.keeper.Forget(ctx, name) // a record that stays does no harm: nothing runs under it
 			}
+			o.endSides(ctx)
+			o.saveTicks(ctx, o.tickFile.drop(o.name))
 			o.board.remove(o.name)
 			o.removed = true
 			return
@@ -186,6 +229,12 @@ func (o *owner) run(ctx context.Context) {
 			o.besideExpired(ctx)
 		case <-o.dog.C:
 			o.barked(ctx)
+		case <-o.sides.wake:
+			o.heardSides(ctx)
+		case <-o.hooks.timer.C:
+			o.hookExpired(ctx)
+		case <-o.table.timer.C:
+			o.tick(ctx)
 		case <-changed:
 		}
 	}
@@ -201,7 +250,7 @@ func (o *owner) enter(ctx context.Context) {
 	case o.alive && o.goal == goalStop:
 		o.halt(ctx, "asked to stop") // which was not seen through
 	case o.goal == goalStop && o.proc.Exit != nil:
-		o.show(ctx, status.Stopped, describe(*o.proc.Exit))
+		o.ended(ctx)
 	case o.alive && o.changed():
 		// Nobody knows how the old shape is probed. It counts as able to work until its turn comes.
 		o.live.Health, o.live.Liveness = nil, nil
@@ -271,7 +320,9 @@ func (o *owner) show(ctx context.Context, state status.State, reason string) {
 		completed: state == status.Exited && o.fine, botched: o.botched,
 		hash: o.want.Hash(), hot: o.want.HotHash(), parts: o.wantParts(), stopped: o.goal == goalStop,
 	}
-	if o.alive {
+	o.timesOf(&e.Instance)
+	e.essential, e.code = o.endsAll(state)
+	if o.alive && !o.lingers {
 		e.run = o.proc.Run
 		e.PID, e.hash, e.parts, e.Log, e.Status = o.proc.PID, o.hash, o.parts, o.live.Log.Path, o.proc.Status
 		e.LimitsUnmet, e.LimitsFix = unmet(o.proc)

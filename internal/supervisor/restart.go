@@ -17,8 +17,13 @@ import (
 // ended goes on from a process that is gone.
 func (o *owner) ended(ctx context.Context) {
 	exit := *o.proc.Exit
-	asked, again, verdict := o.shown.State == status.Stopping && !o.self, o.again, o.verdict
+	o.leftAs = o.endedAs()
+	if o.left(ctx) {
+		return
+	}
+	asked, again, verdict := o.leftAs == status.Stopping && !o.self, o.again, o.verdict
 	o.alive, o.again, o.rolling, o.verdict, o.self = false, false, false, "", false
+	o.note(exit)
 	o.timer.Stop()
 	o.unwatch()
 	at, up := exit.At, exit.At-o.proc.Since
@@ -56,6 +61,10 @@ func (o *owner) ended(ctx context.Context) {
 		o.fall(ctx, reason, at, up)
 	}
 	o.board.rolled(o.name)
+	if o.shown.State == status.Exited || o.shown.State == status.Stopped {
+		o.due = time.Time{} // its run is over, and a start by a person is not one of the schedule
+	}
+	o.dequeue(ctx)
 }
 
 // fall handles a crash at a moment of keeper.Monotonic, after a run that lasted up.
@@ -69,6 +78,7 @@ func (o *owner) fall(ctx context.Context, reason string, at, up time.Duration) {
 	// Counted from the crash, which may be long past when nobody watched.
 	switch a := o.backoff.fell(r, at, up, random()); {
 	case a.never:
+		o.givenUp = true
 		o.show(ctx, status.Failed, fmt.Sprintf("%s; given up after %s, until hozo start %s", reason, budget(r), o.name))
 	case a.spent:
 		o.show(ctx, status.Failed, fmt.Sprintf("%s; after %s it is tried every %s", reason, budget(r), brief(r.RetryAfter)))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
 )
 
@@ -25,6 +26,11 @@ func (o *owner) halt(ctx context.Context, reason string) {
 	o.unwatch()
 	o.self = false
 	o.show(ctx, status.Stopping, reason)
+	o.timer.Stop()
+	o.deadline = 0
+	if o.proc.Exit != nil || !o.passed(ctx, plan.BeforeStop) {
+		return
+	}
 	// A signal that cannot be sent finds a process that has just ended, whose exit is on its way, or one that only a
 	// kill can end. The timer knows which.
 	_ = o.keeper.Signal(ctx, o.proc.Name, o.live.Stop.Signal, true)

@@ -42,9 +42,11 @@ type Keeper interface {
 // Config is what a Supervisor works with. Keeper is required.
 type Config struct {
 	Keeper  Keeper
-	Stopped string       // path of the file that remembers what a person stopped, for the next supervisor; empty: nothing does
-	OnEvent func(Event)  // called for each change, in order, from one goroutine; nil drops them. It should return soon.
-	Logger  *slog.Logger // nil discards
+	Stopped string           // path of the file that remembers what a person stopped, for the next supervisor; empty: nothing does
+	Ticks   string           // path of the 0600 file that remembers the ticks of schedules, for the next supervisor; empty: nothing does
+	Now     func() time.Time // the clock on the wall, which schedules follow; nil is time.Now
+	OnEvent func(Event)      // called for each change, in order, from one goroutine; nil drops them. It should return soon.
+	Logger  *slog.Logger     // nil discards
 }
 
 // Event is a change of an instance.
@@ -55,9 +57,15 @@ type Event struct {
 	PID      int
 	Reason   string
 	Restarts int
+	Ended    *Ended // an essential instance has ended for good: everything is to stop
 
 	Change       status.Change // how far a replacement of it is; empty when there is none
 	ChangeReason string
+}
+
+// Ended says how an essential instance has ended.
+type Ended struct {
+	Code int // exit status, 128+n for signal n as a shell has it, or 1 when it could not be started
 }
 
 var (
@@ -74,6 +82,8 @@ type Supervisor struct {
 	log     *slog.Logger
 	board   *board
 	marks   *marks
+	ticks   *ticks
+	now     func() time.Time
 	ready   chan struct{}
 	done    chan struct{}
 	launch  chan *owner // to Run, which starts and awaits every owner
@@ -82,10 +92,12 @@ type Supervisor struct {
 	applying chan struct{}
 	sockets  *sockets
 
-	mu     sync.Mutex
-	owners map[string]*owner
-	specs  []plan.Spec                 // as applied last
-	found  map[string][]keeper.Process // processes of an earlier supervisor that no owner has adopted yet, by instance
+	mu      sync.Mutex
+	owners  map[string]*owner
+	specs   []plan.Spec                      // as applied last
+	found   map[string][]keeper.Process      // processes of an earlier supervisor that no owner has adopted yet, by instance
+	aside   map[string][]keeper.Process      // and what ran beside them, see sides.go
+	errands map[string]chan<- keeper.Process // by name, until they have ended
 }
 
 // New returns a Supervisor that does nothing until Run.
@@ -93,12 +105,17 @@ func New(c Config) *Supervisor {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	s := &Supervisor{
 		keeper:   c.Keeper,
 		onEvent:  c.OnEvent,
 		log:      c.Logger,
 		board:    newBoard(),
 		marks:    &marks{path: c.Stopped},
+		ticks:    &ticks{path: c.Ticks},
+		now:      func() time.Time { return c.Now().Round(0) }, // without its monotonic reading
 		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 		launch:   make(chan *owner),
@@ -106,6 +123,8 @@ func New(c Config) *Supervisor {
 		sockets:  &sockets{keeper: c.Keeper, held: make(map[string]keeper.Socket)},
 		owners:   make(map[string]*owner),
 		found:    make(map[string][]keeper.Process),
+		aside:    make(map[string][]keeper.Process),
+		errands:  make(map[string]chan<- keeper.Process),
 	}
 	return s
 }
@@ -135,8 +154,19 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.marks.load(); err != nil {
 		s.log.WarnContext(ctx, "what was stopped is not known, it will be started", "err", err)
 	}
+	if err := s.ticks.load(); err != nil {
+		s.log.WarnContext(ctx, "what schedules have done is not known", "err", err)
+	}
 	runs := make(map[string]bool)
 	for _, p := range processes {
+		if instance, isSide := sideOf(p.Name); isSide {
+			if _, ours := p.Labels[labelSide]; ours {
+				s.mu.Lock()
+				s.aside[instance] = append(s.aside[instance], p)
+				s.mu.Unlock()
+			}
+			continue
+		}
 		if _, ours := p.Labels[labelHash]; ours {
 			runs[p.Run] = true
 			s.mu.Lock()
@@ -212,6 +242,25 @@ func (s *Supervisor) lost(ctx context.Context) error {
 func (s *Supervisor) dispatch(p keeper.Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if instance, isSide := sideOf(p.Name); isSide {
+		if exits := s.errands[p.Name]; exits != nil {
+			if p.Exit != nil {
+				exits <- p
+				delete(s.errands, p.Name)
+			}
+			return
+		}
+		if o := s.owners[instance]; o != nil {
+			o.sides.put(p)
+			return
+		}
+		for i, old := range s.aside[instance] {
+			if old.Run == p.Run && old.Exit == nil {
+				s.aside[instance][i] = p
+			}
+		}
+		return
+	}
 	instance := instanceOf(p)
 	if o := s.owners[instance]; o != nil {
 		o.inbox.put(p)

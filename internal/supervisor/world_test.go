@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,7 +37,13 @@ type world struct {
 	dir    string
 	self   string // the test binary, which plays every program
 	client *keeper.Client
+	ahead  atomic.Int64 // nanoseconds by which its clock on the wall is ahead
 }
+
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
+// set sets the clock on the wall.
+func (w *world) set(to time.Time) { w.ahead.Store(int64(time.Until(to))) }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -107,7 +114,7 @@ type watched struct {
 func (w *world) supervise(t *testing.T) *watched {
 	t.Helper()
 	v := &watched{}
-	v.Supervisor = supervisor.New(supervisor.Config{Keeper: w.client, Stopped: w.path("stopped.json"), OnEvent: func(e supervisor.Event) {
+	v.Supervisor = supervisor.New(supervisor.Config{Keeper: w.client, Stopped: w.path("stopped.json"), Ticks: w.path("schedule.json"), Now: w.now, OnEvent: func(e supervisor.Event) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.events = append(v.events, e)
