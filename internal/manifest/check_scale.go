@@ -14,6 +14,9 @@ func (c *checker) scaling(s *Service) {
 	if surge != nil && s.Rolling.Surge > 0 && s.Builtin == "sink" {
 		c.add(surge.at, "surging-sink", fmt.Sprintf("sink service %q cannot have two processes: one reader keeps the order of the events", s.Name), "remove surge")
 	}
+	if surge != nil && s.Rolling.Surge > 0 && s.Hooks != (Hooks{}) {
+		c.add(surge.at, "bad-rolling", fmt.Sprintf("service %q has hooks, which come between the end of one process and the start of the next; with surge there is no between", s.Name), "remove surge, or the hooks")
+	}
 	if away := c.node("services", s.Name, "rolling", "max_unavailable"); away != nil && surge != nil && s.Rolling.Surge > 0 {
 		c.add(away.at, "bad-rolling", fmt.Sprintf("service %q has both surge and max_unavailable: with surge no instance is away", s.Name), "keep one of the two, or set surge: 0")
 	}

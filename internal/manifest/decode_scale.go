@@ -63,7 +63,7 @@ func target() shape[float64] {
 
 func rollingKeys() []key[Rolling] {
 	return []key[Rolling]{
-		field("surge", "How many new processes may run beside the old ones, which end when the new ones can work; a new one that does not get there is given up. Default 1 for services that listen, else 0.",
+		field("surge", "How many new processes may run beside the old ones, which end when the new ones can work; a new one that does not get there is given up. Default 1 for services that listen and have no hooks, else 0.",
 			whole(0, mostInstances), func(r *Rolling) *int { return &r.Surge }),
 		field("max_unavailable", "Without surge, how many instances may be away at once. Default 1.", whole(1, mostInstances), func(r *Rolling) *int { return &r.MaxUnavailable }),
 		field("timeout", "In which a new process must get ready beside the old one. Default: health.grace, or 30s.", span(10*time.Millisecond, day), func(r *Rolling) *time.Duration { return &r.Timeout }),

@@ -166,7 +166,7 @@ type Autoscale struct {
 
 // Rolling is how the instances of a service are replaced.
 type Rolling struct {
-	Surge          int           // new processes beside old ones at once; default 1 for a service that listens and can be probed, else 0
+	Surge          int           // new processes beside old ones at once; default 1 for a service that listens, can be probed and has no hooks, else 0
 	MaxUnavailable int           // without Surge, instances that may be away at once; default 1
 	Timeout        time.Duration // in which a new process must get ready beside the old one; default 0: health.grace, or 30s
 }
