@@ -181,7 +181,7 @@ func (o *owner) hear(ctx context.Context, p keeper.Process) {
 		return // an earlier incarnation
 	}
 	before := o.proc
-	o.proc = p
+	o.proc = o.limitedAs(p)
 	if p.Exit != nil {
 		o.ended(ctx)
 		return

@@ -9,7 +9,8 @@ import (
 	"github.com/hozo-dev/hozo/internal/keeper"
 )
 
-// limit brings the process that runs within the limits that are wanted now.
+// limit brings the process that runs within the limits that are wanted now. No event tells of that: the keeper's answer
+// is the last word on the limits, and on nothing else, of which the events tell in their order.
 func (o *owner) limit(ctx context.Context) {
 	want := keeper.Limits(o.live.Limits)
 	if !o.alive || reflect.DeepEqual(want, o.proc.Limits) {
@@ -23,8 +24,17 @@ func (o *owner) limit(ctx context.Context) {
 		return
 	}
 	if p.Run == o.proc.Run {
-		o.proc = p
+		o.proc.Limits, o.proc.Unmet, o.limited = p.Limits, p.Unmet, p.Run
 	}
+}
+
+// limitedAs is an event's word on the process that runs with the limits that it has now: the event may have been on its
+// way when they were changed.
+func (o *owner) limitedAs(p keeper.Process) keeper.Process {
+	if o.limited == p.Run {
+		p.Limits, p.Unmet = o.proc.Limits, o.proc.Unmet
+	}
+	return p
 }
 
 // unmet says which limits of the process are not kept and why, and what would help.

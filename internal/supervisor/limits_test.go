@@ -1,13 +1,17 @@
 package supervisor_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/internal/status"
+	"github.com/hozo-dev/hozo/internal/supervisor"
 )
 
 func TestInstanceBeyondItsMemoryShowsThatAndItsLimit(t *testing.T) {
@@ -84,6 +88,71 @@ func TestUnmetLimitIsShown(t *testing.T) {
 	spec.Limits.Nofile = nil
 	v.apply(t, spec)
 	if i := v.await(t, status.Ready, "a.1"); i.LimitsUnmet != "" {
+		t.Errorf("%+v", i)
+	}
+}
+
+// slowEvents is a keeper whose events are on their way until open is closed.
+type slowEvents struct {
+	supervisor.Keeper
+	open chan struct{}
+}
+
+func (k slowEvents) Events(ctx context.Context) (<-chan keeper.Event, error) {
+	events, err := k.Keeper.Events(ctx)
+	if err != nil {
+		return nil, err
+	}
+	late := make(chan keeper.Event)
+	go func() {
+		defer close(late)
+		select {
+		case <-k.open:
+		case <-ctx.Done():
+			return
+		}
+		for e := range events {
+			select {
+			case late <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return late, nil
+}
+
+// What the keeper said before the limits changed is heard after it, and undoes nothing.
+func TestEventsFromBeforeAChangeOfLimitsDoNotUndoIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	slow := slowEvents{w.client, make(chan struct{})}
+	v := w.superviseBy(t, slow)
+	spec := w.spec("a.1", "notifier", w.path("gate"))
+	must(t, syscall.Mkfifo(w.path("gate"), 0o600))
+	spec.Notify = true
+	files := ^uint64(0) // no kernel allows that many
+	spec.Limits.Nofile = &files
+	v.apply(t, spec)
+	if i := v.await(t, status.Ready, "a.1"); i.LimitsUnmet == "" {
+		t.Errorf("%+v", i)
+	}
+	gate, err := os.OpenFile(w.path("gate"), os.O_WRONLY, 0)
+	must(t, err)
+	defer gate.Close()
+	waitFor(t, "the keeper to hear it", func() bool {
+		all, _, err := w.client.List(t.Context())
+		must(t, err)
+		return all[0].Status == "at work"
+	})
+	spec.Limits.Nofile = nil
+	v.apply(t, spec)
+	if i := v.get(t, "a.1"); i.LimitsUnmet != "" || i.Status != "" {
+		t.Errorf("%+v", i)
+	}
+	close(slow.open)
+	i := v.awaitThat(t, "at work", func(i status.Instance) bool { return i.Status == "at work" }, "a.1")
+	if i.LimitsUnmet != "" || i.LimitsFix != "" {
 		t.Errorf("%+v", i)
 	}
 }

@@ -51,6 +51,8 @@ type owner struct {
 	gen   uint64 // counts incarnations
 	found bool   // proc was adopted and has not been seen ready yet
 
+	limited string // the run whose limits were changed last
+
 	wanted *parts // of want; see wantParts
 
 	beside  *companion // starts or drains beside proc; nil most of the time

@@ -393,18 +393,31 @@ func TestAnythingAtOnceDuringReplacementsEndsWithOneProcess(t *testing.T) {
 		for _, s := range final {
 			_ = v.Start(ctx, s.Name) // a late kill may make it crash once more
 		}
+		var processes []keeper.Process
 		for settled := false; !settled; { // what was given up because of a kill is tried again
 			v.apply(t, final...)
+			var shown []status.Instance
 			must(t, v.Wait(ctx, func(all []status.Instance) bool {
+				shown = all
 				settled = !slices.ContainsFunc(all, func(i status.Instance) bool { return i.State != status.Ready || i.Change != "" })
 				return settled || slices.ContainsFunc(all, func(i status.Instance) bool { return i.Change == status.ChangeFailed })
 			}))
-		}
-		processes, _, err := w.client.List(ctx)
-		must(t, err)
-		processes = slices.DeleteFunc(processes, func(p keeper.Process) bool { return p.Exit != nil })
-		if len(processes) != len(names) {
-			t.Fatalf("there live %v; %s", processes, v.summary())
+			if !settled {
+				continue
+			}
+			all, _, err := w.client.List(ctx)
+			must(t, err)
+			processes = slices.DeleteFunc(all, func(p keeper.Process) bool { return p.Exit != nil })
+			for _, i := range shown {
+				if !slices.ContainsFunc(processes, func(p keeper.Process) bool { return p.PID == i.PID }) {
+					// A signal is sent before it is obeyed: the process ended just now, and the supervisor is about to hear it.
+					v.awaitThat(t, "told that its process has ended", func(now status.Instance) bool { return now.PID != i.PID }, i.Name)
+					settled = false
+				}
+			}
+			if settled && len(processes) != len(names) || len(processes) > len(names) {
+				t.Fatalf("there live %v; %s", processes, v.summary())
+			}
 		}
 		for _, p := range processes {
 			if i := slices.IndexFunc(final, func(s plan.Spec) bool { return s.Name == p.Labels["instance"] }); final[i].Hash() != p.Labels["hash"] {

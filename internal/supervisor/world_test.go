@@ -113,8 +113,14 @@ type watched struct {
 // supervise runs a supervisor until stop or the end of the test.
 func (w *world) supervise(t *testing.T) *watched {
 	t.Helper()
+	return w.superviseBy(t, w.client)
+}
+
+// superviseBy is supervise by way of another view of the keeper.
+func (w *world) superviseBy(t *testing.T, k supervisor.Keeper) *watched {
+	t.Helper()
 	v := &watched{}
-	v.Supervisor = supervisor.New(supervisor.Config{Keeper: w.client, Stopped: w.path("stopped.json"), Ticks: w.path("schedule.json"), Now: w.now, OnEvent: func(e supervisor.Event) {
+	v.Supervisor = supervisor.New(supervisor.Config{Keeper: k, Stopped: w.path("stopped.json"), Ticks: w.path("schedule.json"), Now: w.now, OnEvent: func(e supervisor.Event) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		v.events = append(v.events, e)
