@@ -1,6 +1,7 @@
 package node
 
 import (
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -27,6 +28,13 @@ func TestEveryFieldOfTheManifestTakesPartInTheDifference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A file of variables takes part by what is in it.
+	file, other := filepath.Join(n.cfg.State, "a.env"), filepath.Join(n.cfg.State, "b.env")
+	for path, text := range map[string]string{file: "A=1\n", other: "A=2\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	base := func(builtin string) *manifest.Manifest {
 		m := &manifest.Manifest{
 			Project: "p", Streams: make([]manifest.Stream, 1), Services: make([]manifest.Service, 1),
@@ -37,6 +45,7 @@ func TestEveryFieldOfTheManifestTakesPartInTheDifference(t *testing.T) {
 		s := &m.Services[0]
 		s.Name, s.Builtin, s.Scale, s.User, s.Dir, s.Run = "s", builtin, 1, "", "/", []string{"/bin/true"}
 		s.Stop.Signal = "TERM"
+		s.EnvFile[0].Path = file
 		m.Streams[0].Name = "stream"
 		s.Publishes = []manifest.Route{{Subject: "stream", Stream: "stream"}}
 		s.Consumes = []manifest.Source{{Subject: "stream.a", Stream: "stream"}}
@@ -70,7 +79,16 @@ func TestEveryFieldOfTheManifestTakesPartInTheDifference(t *testing.T) {
 		top := strings.Split(leaf, ".")[1]
 		top, _, _ = strings.Cut(top, "[")
 		builtin := builtinOf[top]
-		check(leaf, builtin, func(m *manifest.Manifest) { set(t, reflect.ValueOf(&m.Services[0]).Elem(), leaf) })
+		check(leaf, builtin, func(m *manifest.Manifest) {
+			switch leaf {
+			case "Service.EnvFile[].Path":
+				m.Services[0].EnvFile[0].Path = other
+			case "Service.EnvFile[].Optional": // it counts where there is no file
+				m.Services[0].EnvFile[0] = manifest.EnvFile{Path: filepath.Join(n.cfg.State, "none.env"), Optional: true}
+			default:
+				set(t, reflect.ValueOf(&m.Services[0]).Elem(), leaf)
+			}
+		})
 	}
 	for _, leaf := range leaves(reflect.TypeFor[manifest.Stream](), "Stream") {
 		check(leaf, "", func(m *manifest.Manifest) { set(t, reflect.ValueOf(&m.Streams[0]).Elem(), leaf) })
