@@ -7,11 +7,19 @@ import (
 
 // drain ends srv. Shutdown alone would lose requests: it drops one that it has just read, and closes an idle
 // connection on which one may be under way. So clients first get drainLinger to finish what they are sending, and hear
-// with the answer that the connection closes.
-func (s *Server) drain(ctx context.Context, srv *http.Server, cut context.CancelCauseFunc) {
+// with the answer that the connection closes. A connection that is left then has been silent all that time, or has a
+// request in flight.
+//
+// served gets the result of srv's Serve. Until then a connection may have been accepted that is not counted yet; to
+// take the server for idle and go on to Shutdown would drop its request.
+func (s *Server) drain(ctx context.Context, srv *http.Server, served <-chan error, cut context.CancelCauseFunc) {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainGrace)
 	defer cancel()
-	_ = s.listener.Close() // Serve returns; its error says no more than that
+	_ = s.listener.Close()
+	select {
+	case <-served: // the error says no more than that the listener is closed
+	case <-grace.Done(): // a Config.Listener whose Close does not end its Accept
+	}
 	linger, stopLinger := context.WithTimeout(grace, min(drainLinger, s.cfg.DrainGrace/4))
 	s.listener.conns.wait(linger)
 	stopLinger()

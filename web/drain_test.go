@@ -120,6 +120,49 @@ func TestRequestOnItsWayWhenTheDrainBeginsIsAnswered(t *testing.T) {
 	testkit.Wait(t, s.ended)
 }
 
+// lateListener hands out each connection only once it is being closed, as a process that loses the processor in Accept
+// may do.
+type lateListener struct {
+	net.Listener
+	accepted chan struct{}
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted <- struct{}{}
+		<-l.closed
+	}
+	return conn, err
+}
+
+func (l *lateListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+func TestConnectionAcceptedWhenTheDrainBeginsIsServed(t *testing.T) {
+	t.Parallel()
+	for range 20 { // which goroutine runs first is up to the scheduler
+		inner, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln := &lateListener{Listener: inner, accepted: make(chan struct{}), closed: make(chan struct{})}
+		s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "served") }), web.Config{Listener: ln})
+		c := dial(t, s.addr)
+		c.send(t, "GET / HTTP/1.1\nHost: x\n\n")
+		testkit.Wait(t, ln.accepted)
+		s.stop()
+		if status, body := c.response(t); status != http.StatusOK || body != "served" {
+			t.Errorf("got %d %q", status, body)
+		}
+		testkit.Wait(t, s.ended)
+	}
+}
+
 func TestDrainCutsWhatOutlivesTheGrace(t *testing.T) {
 	t.Parallel()
 	var log lines

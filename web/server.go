@@ -89,17 +89,17 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	failed := make(chan error, 1) // the result of the one Serve
-	wg.Go(func() { failed <- srv.Serve(s.listener) })
+	served := make(chan error, 1) // the result of the one Serve
+	wg.Go(func() { served <- srv.Serve(s.listener) })
 	close(s.ready)
 	select {
-	case err := <-failed:
+	case err := <-served:
 		s.listener.closeAll()
 		return fmt.Errorf("serve %s: %w", s.Addr(), err)
 	case <-ctx.Done():
 	}
 	close(s.draining)
-	s.drain(ctx, srv, cut)
+	s.drain(ctx, srv, served, cut)
 	return nil
 }
 
