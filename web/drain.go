@@ -10,14 +10,14 @@ import (
 // with the answer that the connection closes. A connection that is left then has been silent all that time, or has a
 // request in flight.
 //
-// served gets the result of srv's Serve. Until then a connection may have been accepted that is not counted yet; to
-// take the server for idle and go on to Shutdown would drop its request.
-func (s *Server) drain(ctx context.Context, srv *http.Server, served <-chan error, cut context.CancelCauseFunc) {
+// served is closed when Serve of srv has returned. Until then a connection may have been accepted that is not counted
+// yet; to take the server for idle and go on to Shutdown would drop its request.
+func (s *Server) drain(ctx context.Context, srv *http.Server, served <-chan struct{}, cut context.CancelCauseFunc) {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainGrace)
 	defer cancel()
 	_ = s.listener.Close()
 	select {
-	case <-served: // the error says no more than that the listener is closed
+	case <-served:
 	case <-grace.Done(): // a Config.Listener whose Close does not end its Accept
 	}
 	linger, stopLinger := context.WithTimeout(grace, min(drainLinger, s.cfg.DrainGrace/4))

@@ -89,13 +89,17 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	served := make(chan error, 1) // the result of the one Serve
-	wg.Go(func() { served <- srv.Serve(s.listener) })
+	var failed error // of Serve, once served is closed
+	served := make(chan struct{})
+	wg.Go(func() {
+		defer close(served)
+		failed = srv.Serve(s.listener)
+	})
 	close(s.ready)
 	select {
-	case err := <-served:
+	case <-served:
 		s.listener.closeAll()
-		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+		return fmt.Errorf("serve %s: %w", s.Addr(), failed)
 	case <-ctx.Done():
 	}
 	close(s.draining)
