@@ -95,7 +95,7 @@ func (o *options) settle(ctx context.Context, client *node.Client, timeout time.
 			if err := changeFailed(i); err != nil {
 				errs = append(errs, err)
 			}
-			done = done && up(i) && i.Change == ""
+			done = done && up(i) && i.Change == "" && steady(i, snapshot.Time)
 		}
 		if len(errs) > 0 {
 			return false, errors.Join(errs...)
@@ -113,6 +113,14 @@ func (o *options) settle(ctx context.Context, client *node.Client, timeout time.
 			Fix: "look at `hozo status` and `hozo logs SERVICE`; the change goes on",
 		}
 	})
+}
+
+// steadyTime is how long an instance must have been ready: without a health check it is ready at once, and a program
+// that cannot run at all has ended by then.
+const steadyTime = time.Second
+
+func steady(i status.Instance, now time.Time) bool {
+	return i.State != status.Ready || now.Sub(i.Since) >= steadyTime
 }
 
 // touched returns the instances that steps name.
