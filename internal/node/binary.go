@@ -46,7 +46,7 @@ func (b *binaries) digest(path string, fresh bool) string {
 	}
 	now := binary{Size: info.Size(), Time: info.ModTime().UnixNano()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		now.Inode, now.Device = sys.Ino, sys.Dev
+		now.Inode, now.Device = sys.Ino, uint64(sys.Dev) //nolint:unconvert // an int32 on macOS
 	}
 	now.Digest = old.Digest
 	if known && now == old {
