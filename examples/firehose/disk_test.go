@@ -94,7 +94,9 @@ func TestFullDiskStopsTheIntakeAndNothingElse(t *testing.T) {
 	testkit.Eventually(t, func() bool { return source.single(t, ingest).status == http.StatusOK }, "the last refused event is accepted")
 	stack.awaitStored(sent.Accepted)
 	for _, p := range stack.status().Problems {
-		t.Errorf("a problem is left: %+v", p)
+		if p.Code != "instance/log-dropped" { // what a log on the full disk has lost stays lost, and is said as long as the process lives
+			t.Errorf("a problem is left: %+v", p)
+		}
 	}
 	stack.sameProcesses(before, "in the end")
 	stack.down()
