@@ -21,7 +21,8 @@ func TestCrashedInstanceIsStartedAgainAfterGrowingDelays(t *testing.T) {
 	events, err := w.client.Events(ctx)
 	must(t, err)
 	spec := w.spec("job.1", "exit", "3")
-	spec.Restart = plan.Restart{Delay: 20 * time.Millisecond, Max: 80 * time.Millisecond, Reset: time.Minute}
+	// Ten delays are more than the program takes to crash on a busy machine; after such a run it would be started at once.
+	spec.Restart = plan.Restart{Delay: 200 * time.Millisecond, Max: 800 * time.Millisecond, Reset: time.Minute}
 	v.apply(t, spec)
 	var fell time.Duration
 	for i := 0; i < 5; {
@@ -31,7 +32,7 @@ func TestCrashedInstanceIsStartedAgainAfterGrowingDelays(t *testing.T) {
 			fell = e.Process.Exit.At
 		case e.Kind == keeper.EventStarted && fell != 0:
 			// Above the delay the machine may be busy.
-			want := []time.Duration{20, 40, 80, 80, 80}[i] * time.Millisecond
+			want := []time.Duration{200, 400, 800, 800, 800}[i] * time.Millisecond
 			if waited := e.Process.Since - fell; waited < want {
 				t.Errorf("restart %d came after %s, at least %s was due", i, waited, want)
 			}
