@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 )
 
 // GrantVersion is the version of Grant that this build writes.
@@ -19,7 +20,9 @@ type Grant struct {
 	Instance int             `json:"instance"`
 	User     string          `json:"user"`
 	Password string          `json:"password"`
-	Inbox    string          `json:"inbox"` // prefix of the only reply subjects that this user may subscribe to
+	Expires  time.Time       `json:"expires,omitzero"`   // the platform replaces the password, and this file, well before; zero: never
+	Declared string          `json:"declared,omitempty"` // where the service stands: "hozo.yaml:12"
+	Inbox    string          `json:"inbox"`              // prefix of the only reply subjects that this user may subscribe to
 	Consumes []Source        `json:"consumes,omitempty"`
 	Publish  []Route         `json:"publishes,omitempty"`
 	Handles  []string        `json:"handles,omitempty"`  // task kinds that this service runs

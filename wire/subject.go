@@ -12,6 +12,7 @@ const (
 	TaskStream  = "hozo.task"  // queued tasks: hozo.task.<kind>
 
 	ReportSubject = "hozo.report" // core subject of Reports: hozo.report.<service>.<instance>
+	RenewSubject  = "hozo.renew"  // core subject of Renewals: hozo.renew.<user>
 )
 
 // StreamName returns the JetStream name of the stream that the manifest calls name. JetStream names hold no dots and

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -8,60 +9,149 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
+// Action is what a right allows.
+type Action string
+
+// The actions that a broker tells apart. Pulling, acknowledging and asking are publishing to it.
+const (
+	Publish   Action = "publish"
+	Subscribe Action = "subscribe"
+)
+
+// Right is one subject pattern that an instance may use, and which line of the manifest gives it.
+type Right struct {
+	Action  Action `json:"action"`
+	Subject string `json:"subject"`
+	Key     string `json:"key,omitempty"`  // of the service in the manifest: "publishes"; empty for what every instance may
+	Item    string `json:"item,omitempty"` // the word under that key: "events.raw"
+	Why     string `json:"why"`            // "store events", "acknowledge"
+}
+
 // Rights returns the subjects that the instance of g may publish and subscribe to: what its lines in the manifest
 // declare and what the client library needs for them, nothing else. Both lists are sorted and without repeats.
-func Rights(g wire.Grant) (publish, subscribe []string) {
-	var pub, sub []string
-	for _, r := range g.Publish {
-		js := wire.StreamName(r.Stream)
-		// Ingest asks for the last batch that a producer stored; nothing else that was published can be read back.
-		pub = append(pub, r.Subject, "$JS.API.STREAM.INFO."+js, "$JS.API.DIRECT.GET."+js+"."+r.Subject)
+func Rights(g wire.Grant) (publish, subscribe []string) { return split(RightsOf(g)) }
+
+// RightsOf returns what [Rights] does with the reason for each, in no useful order; one subject may have several.
+func RightsOf(g wire.Grant) []Right {
+	var all rights
+	all.publishes(g.Publish)
+	all.consumes(g.Consumes)
+	if len(g.Consumes) > 0 || len(g.Handles) > 0 {
+		key, item := "consumes", ""
+		if len(g.Consumes) == 0 {
+			key, item = "handles", g.Handles[0]
+		} else {
+			item = itemOf(g.Consumes[0])
+		}
+		all.add(Publish, key, item, "park what cannot be handled", wire.DeadStream+"."+g.Service+".>")
+		all.add(Publish, key, item, "look whether there is room", "$JS.API.STREAM.INFO."+wire.StreamName(wire.DeadStream))
 	}
-	for _, s := range g.Consumes {
-		pub = append(pub, consumerRights(wire.StreamName(s.Stream), s.Durable)...)
-		if s.Ordered {
-			pub = append(pub, recreateRights(wire.StreamName(s.Stream), s.Durable)...)
+	all.handles(g.Handles)
+	all.enqueues(g.Enqueues)
+	for _, subject := range g.Calls {
+		all.add(Publish, "calls", subject, "ask", subject)
+	}
+	for _, subject := range g.Serves {
+		all.add(Subscribe, "serves", subject, "take requests", subject)
+	}
+	all.own(g)
+	return all
+}
+
+// rights gathers what single lines of a manifest give.
+type rights []Right
+
+func (r *rights) add(action Action, key, item, why string, subjects ...string) {
+	for _, subject := range subjects {
+		*r = append(*r, Right{Action: action, Subject: subject, Key: key, Item: item, Why: why})
+	}
+}
+
+func (r *rights) publishes(routes []wire.Route) {
+	for _, to := range routes {
+		js := wire.StreamName(to.Stream)
+		r.add(Publish, "publishes", to.Subject, "store events", to.Subject)
+		r.add(Publish, "publishes", to.Subject, "look whether there is room", "$JS.API.STREAM.INFO."+js)
+		// Ingest asks for the last batch that a producer stored; nothing else that was published can be read back.
+		r.add(Publish, "publishes", to.Subject, "read back the last one of it", "$JS.API.DIRECT.GET."+js+"."+to.Subject)
+	}
+}
+
+func (r *rights) consumes(sources []wire.Source) {
+	for _, from := range sources {
+		js, item := wire.StreamName(from.Stream), itemOf(from)
+		r.consumer("consumes", item, js, from.Durable)
+		if from.Ordered {
+			r.recreate("consumes", item, js, from.Durable)
 		}
 	}
-	if len(g.Consumes) > 0 || len(g.Handles) > 0 {
-		pub = append(pub, wire.DeadStream+"."+g.Service+".>", "$JS.API.STREAM.INFO."+wire.StreamName(wire.DeadStream))
+}
+
+func (r *rights) handles(kinds []string) {
+	for _, kind := range kinds {
+		r.consumer("handles", kind, wire.StreamName(wire.TaskStream), TaskDurable(kind))
 	}
-	for _, kind := range g.Handles {
-		pub = append(pub, consumerRights(wire.StreamName(wire.TaskStream), TaskDurable(kind))...)
+}
+
+func (r *rights) enqueues(kinds []string) {
+	for _, kind := range kinds {
+		r.add(Publish, "enqueues", kind, "queue tasks", wire.TaskSubject(kind))
+		r.add(Publish, "enqueues", kind, "look whether there is room", "$JS.API.STREAM.INFO."+wire.StreamName(wire.TaskStream))
 	}
-	for _, kind := range g.Enqueues {
-		pub = append(pub, wire.TaskSubject(kind), "$JS.API.STREAM.INFO."+wire.StreamName(wire.TaskStream))
+}
+
+// own are the rights of every instance, whatever its lines say.
+func (r *rights) own(g wire.Grant) {
+	r.add(Publish, "", "", "report on itself", wire.ReportSubject+"."+g.Service+"."+strconv.Itoa(g.Instance))
+	r.add(Publish, "", "", "renew its own credential", wire.RenewSubject+"."+g.User)
+	r.add(Subscribe, "", "", "get answers, in its own inbox", g.Inbox+".>")
+}
+
+// consumer gives the requests of one pull consumer. Acknowledgements have two forms: $JS.ACK.STREAM.CONSUMER.… and,
+// behind a feature flag of nats-server, $JS.ACK.DOMAIN.ACCOUNT.STREAM.CONSUMER.…
+func (r *rights) consumer(key, item, js, durable string) {
+	r.add(Publish, key, item, "find its reader", "$JS.API.STREAM.INFO."+js, "$JS.API.CONSUMER.INFO."+js+"."+durable)
+	r.add(Publish, key, item, "pull", "$JS.API.CONSUMER.MSG.NEXT."+js+"."+durable)
+	r.add(Publish, key, item, "acknowledge", "$JS.ACK."+js+"."+durable+".>", "$JS.ACK.*.*."+js+"."+durable+".>")
+}
+
+// recreate lets an ordered reader move its consumer to the position that its own watermark names.
+func (r *rights) recreate(key, item, js, durable string) {
+	r.add(Publish, key, item, "place its reader where its watermark is",
+		"$JS.API.CONSUMER.CREATE."+js+"."+durable,
+		"$JS.API.CONSUMER.CREATE."+js+"."+durable+".>", // the filter, when there is exactly one
+		"$JS.API.CONSUMER.DELETE."+js+"."+durable,
+		"$JS.API.CONSUMER.RESET."+js+"."+durable)
+}
+
+// itemOf is what the manifest says of a source, or the first of several.
+func itemOf(s wire.Source) string {
+	if len(s.Subjects) > 0 {
+		return s.Subjects[0]
 	}
-	pub = append(pub, g.Calls...)
-	pub = append(pub, wire.ReportSubject+"."+g.Service+"."+strconv.Itoa(g.Instance))
-	sub = append(sub, g.Serves...)
-	sub = append(sub, g.Inbox+".>")
-	return sortedSet(pub), sortedSet(sub)
+	return s.Stream
 }
 
 // TaskDurable is the name of the consumer on hozo.task that all handlers of kind share.
 func TaskDurable(kind string) string { return strings.ReplaceAll(kind, ".", "_") }
 
-// consumerRights are the requests of one pull consumer. Acknowledgements have two forms: $JS.ACK.STREAM.CONSUMER.… and,
-// behind a feature flag of nats-server, $JS.ACK.DOMAIN.ACCOUNT.STREAM.CONSUMER.…
-func consumerRights(js, durable string) []string {
-	return []string{
-		"$JS.API.STREAM.INFO." + js,
-		"$JS.API.CONSUMER.INFO." + js + "." + durable,
-		"$JS.API.CONSUMER.MSG.NEXT." + js + "." + durable,
-		"$JS.ACK." + js + "." + durable + ".>",
-		"$JS.ACK.*.*." + js + "." + durable + ".>",
+// split sorts rights into the broker's two lists.
+func split(all []Right) (publish, subscribe []string) {
+	for _, r := range all {
+		if r.Action == Publish {
+			publish = append(publish, r.Subject)
+		} else {
+			subscribe = append(subscribe, r.Subject)
+		}
 	}
+	return sortedSet(publish), sortedSet(subscribe)
 }
 
-// recreateRights let an ordered reader move its consumer to the position that its own watermark names.
-func recreateRights(js, durable string) []string {
-	return []string{
-		"$JS.API.CONSUMER.CREATE." + js + "." + durable,
-		"$JS.API.CONSUMER.CREATE." + js + "." + durable + ".>", // the filter, when there is exactly one
-		"$JS.API.CONSUMER.DELETE." + js + "." + durable,
-		"$JS.API.CONSUMER.RESET." + js + "." + durable,
-	}
+// SortRights puts rights into the order in which people read them: by key, word, action and subject.
+func SortRights(all []Right) {
+	slices.SortFunc(all, func(a, b Right) int {
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Item, b.Item), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Subject, b.Subject))
+	})
 }
 
 func sortedSet(s []string) []string {
