@@ -102,6 +102,7 @@ func (c *capture) measure() (size int64, ok bool) {
 		return 0, false
 	}
 	now := time.Now()
+	c.now = now
 	rotated := c.of != c.shared.generation // by the other capture of this log
 	if rotated || stat.Nlink == 0 || now.Sub(c.looked) >= lookEvery && !c.named(&stat) {
 		if !rotated {

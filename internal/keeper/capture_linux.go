@@ -52,8 +52,11 @@ type capture struct {
 	gapCause error
 	buf      []byte
 	seen     int // bytes at the pipe's head that matcher has had
-	filled   int // how often in a row the pipe was found full
-	large    bool
+
+	now       time.Time // of the present turn
+	flowSince time.Time
+	flowed    int  // bytes since flowSince
+	large     bool // the pipe has more room than usual
 }
 
 // outcome is what became of one try to move output.

@@ -3,7 +3,7 @@ package keeper
 import (
 	"bytes"
 	"errors"
-	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,14 +14,16 @@ const (
 	maxMove = 1 << 20
 	// pipeBytes is what Linux gives a pipe.
 	pipeBytes = 64 << 10
-	// largeBytes is what a pipe gets that is found full again and again: its process then sleeps and wakes a fraction as
-	// often. It gains nothing beyond; BenchmarkCapture has the figures.
-	largeBytes = 512 << 10
-	// fullTimes is how often in a row a pipe must be found full. Short bursts fit into the usual pipe.
-	fullTimes = 16
+	// largeBytes is what a pipe gets through which much flows: its process and the capture then sleep and wake a fraction as
+	// often. BenchmarkCapture has the figures.
+	largeBytes = 1 << 20
+	// floodBytes within floodTime is much: 40 MB/s, and more than bursts bring. How full the pipe is found says nothing, for
+	// a capture that keeps up finds what one write has left, however much is yet to come.
+	floodBytes = 2 << 20
+	floodTime  = 50 * time.Millisecond
 	// maxLarge bounds the large pipes of a keeper. Pipes of a user share 64 MiB (fs.pipe-user-pages-soft); beyond it every
-	// new pipe, those inside services too, gets two pages. 32 large ones take a quarter of that.
-	maxLarge = 32
+	// new pipe, those inside services too, gets two pages. 16 large ones take a quarter of that.
+	maxLarge = 16
 	// lineSlack is how far beyond its limit a file may go to end at a line's end: one pipe, so one look finds it.
 	lineSlack = pipeBytes
 )
@@ -84,10 +86,9 @@ func (c *capture) move(pipe int, offset int64, n int) (int, outcome) {
 	case err == nil && moved == 0:
 		return 0, over
 	case err == nil:
-		c.enlarge(pipe, int(moved))
+		c.flow(pipe, int(moved))
 		return int(moved), again
 	case err == unix.EAGAIN:
-		c.filled = 0
 		return 0, idle
 	case err == unix.EINTR:
 		return 0, again
@@ -208,20 +209,21 @@ func (c *capture) toLineEnd(pipe int, size int64) int {
 	return max(len(data), 1) // with nothing there, the move says why
 }
 
-// enlarge gives a pipe more room when its process waits for it all the time.
-func (c *capture) enlarge(pipe, moved int) {
-	if moved < pipeBytes {
-		c.filled = 0
+// flow counts what goes through a pipe, and gives it more room when that is much.
+func (c *capture) flow(pipe, moved int) {
+	if c.large {
 		return
 	}
-	if c.filled++; c.filled != fullTimes || c.large {
+	if c.now.Sub(c.flowSince) > floodTime {
+		c.flowSince, c.flowed = c.now, 0
+	}
+	if c.flowed += moved; c.flowed < floodBytes {
 		return
 	}
-	if !c.logs.takeLarge() {
-		c.filled = math.MinInt // asked and refused: not again for long
+	c.flowed = 0
+	if c.large = c.logs.takeLarge(); !c.large {
 		return
 	}
-	c.large = true
 	// It fails when pipes of this user have more than their share; the usual pipe does as well.
 	_, _ = unix.FcntlInt(uintptr(pipe), unix.F_SETPIPE_SZ, largeBytes)
 }

@@ -97,6 +97,37 @@ func TestKilledCaptureLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
+// A capture that keeps up never finds its pipe full, however much flows.
+func TestPipeOfAFloodGetsMoreRoom(t *testing.T) {
+	t.Parallel()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	captured := make(chan error, 1)
+	path := t.TempDir() + "/out.log"
+	go func() {
+		_, err := keeper.Capture(read, keeper.Log{Path: path, MaxBytes: 1 << 20, Keep: 1})
+		captured <- err
+	}()
+	block := bytes.Repeat([]byte("a line of a flood\n"), 3000)
+	until(t, "a larger pipe", func() bool {
+		for range 100 {
+			if _, err := write.Write(block); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size, err := unix.FcntlInt(write.Fd(), unix.F_GETPIPE_SZ, 0)
+		return err == nil && size == 1<<20
+	})
+	if err := write.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-captured; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // history is everything that the files of a log hold.
 func history(t testing.TB, path string) string {
 	t.Helper()
