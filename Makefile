@@ -31,12 +31,15 @@ fmt: $(GOFUMPT) ## fail on files that gofumpt would change
 
 vet: ## go vet
 	go vet ./...
+	cd bench/messaging && go vet ./...
 
 lint: $(GOLANGCI) ## golangci-lint
 	$(GOLANGCI) run ./...
+	cd bench/messaging && $(GOLANGCI) run ./...
 
 tidy: ## fail when go.mod is not tidy
 	go mod tidy -diff
+	cd bench/messaging && go mod tidy -diff
 
 fuzz: ## run each fuzz target for a minute
 	@set -e; for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \

@@ -3,6 +3,7 @@
 //
 //	go run ./bench e2e [-quick] [-json] [-rounds N] [-events FILE] [-only files,python]
 //	go run ./bench process [-quick] [-json] [-rounds N] [-only hozo,supervisord]
+//	go run ./bench messaging [-quick] [-json] [-rounds N] [-only hozo,libzmq]
 //
 // It prints medians with their spread, the roofs of the machine, what an acknowledgement of each row survives, and at the
 // end one line a ratio: RATIO <name> <value> bar <bar>, turned so that higher is better. A checker counts and sums what
@@ -34,6 +35,7 @@ func areas() []area {
 	return []area{
 		{"e2e", "HTTP, three stages and a store: MB/s and CPU beside Tornado + pyzmq + Celery + PostgreSQL", e2e},
 		{"process", "200 programs that crash, start, stop and write: beside supervisord and process-compose", processes},
+		{"messaging", "streams, fan-out, chains and calls between programs: beside libzmq, pyzmq, nats.go, JetStream and Watermill", messaging},
 	}
 }
 
@@ -111,7 +113,7 @@ func parse(args []string, stderr io.Writer) (*session, area, error) {
 	flags.Usage = func() {
 		fmt.Fprintln(stderr, "usage: go run ./bench AREA [flags]\n\nareas:")
 		for _, a := range areas() {
-			fmt.Fprintf(stderr, "  %-8s %s\n", a.name, a.about)
+			fmt.Fprintf(stderr, "  %-9s %s\n", a.name, a.about)
 		}
 		fmt.Fprintln(stderr, "\nflags:")
 		flags.PrintDefaults()

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 python_modules="tornado zmq celery redis psycopg2"
-packages="python3-tornado python3-zmq celery python3-celery python3-redis redis-server postgresql python3-psycopg2 supervisor gcc libc6-dev"
+packages="python3-tornado python3-zmq celery python3-celery python3-redis redis-server postgresql python3-psycopg2 supervisor libzmq3-dev gcc libc6-dev"
 
 present() {
 	for module in $python_modules; do
@@ -15,6 +15,7 @@ present() {
 	command -v redis-server >/dev/null || { echo "missing: redis-server"; return 1; }
 	command -v supervisord >/dev/null || { echo "missing: supervisord"; return 1; }
 	command -v cc >/dev/null || { echo "missing: cc"; return 1; }
+	[ -e /usr/include/zmq.h ] || { echo "missing: zmq.h"; return 1; }
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "missing: postgresql server"; return 1; }
 }
 

@@ -16,6 +16,7 @@ type group struct {
 	full    chan struct{} // closed when it takes no more
 	done    chan struct{} // closed when seqs or err is settled
 	weight  int64         // raw bytes that it holds of the window
+	sent    bool          // holds events of Send, whose caller does not wait
 	seqs    []uint64      // one, or one an event when the stream has no frames
 	err     error
 }
@@ -27,6 +28,12 @@ func (p *Publisher) join(ctx context.Context, events [][]byte, weight int64) (*g
 	if p.closed {
 		return nil, 0, closedFault(p.subject)
 	}
+	g, first := p.addLocked(ctx, events, weight)
+	return g, first, nil
+}
+
+// addLocked is join without its refusals.
+func (p *Publisher) addLocked(ctx context.Context, events [][]byte, weight int64) (*group, int) {
 	if g := p.open; g != nil && g.builder.RawBytes()+int(weight) > p.cfg.FrameBytes {
 		p.cutLocked()
 	}
@@ -42,7 +49,7 @@ func (p *Publisher) join(ctx context.Context, events [][]byte, weight int64) (*g
 	if g.builder.RawBytes() >= p.cfg.FrameBytes || g.builder.Len() >= MaxFrameEvents {
 		p.cutLocked()
 	}
-	return g, first, nil
+	return g, first
 }
 
 // beginLocked opens a group and starts the goroutine that stores it.
@@ -53,6 +60,7 @@ func (p *Publisher) beginLocked(ctx context.Context) {
 	}
 	g := &group{builder: b, full: make(chan struct{}), done: make(chan struct{})}
 	p.open = g
+	p.groups[g] = struct{}{}
 	p.inFlight++
 	linger := p.cfg.Linger
 	if p.inFlight == 1 {
@@ -103,6 +111,10 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 	p.spare.Put(g.builder)
 	p.window.Release(g.weight)
 	p.mu.Lock()
+	delete(p.groups, g)
+	if g.sent && g.err != nil && p.failed == nil {
+		p.failed = g.err
+	}
 	p.inFlight-- // before anybody hears of it, so that who comes next does not wait for company in vain
 	p.mu.Unlock()
 	close(g.done)

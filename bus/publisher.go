@@ -52,8 +52,11 @@ type Publisher struct {
 	ready   chan struct{}
 
 	mu       sync.Mutex
-	open     *group // the frame that takes events now, or nil
-	inFlight int    // frames sent or waiting for company
+	open     *group              // the frame that takes events now, or nil
+	groups   map[*group]struct{} // not settled yet; for Flush
+	credit   int64               // bytes of the window taken ahead by Send
+	failed   error               // of a frame with events of Send, until Flush tells it
+	inFlight int                 // frames sent or waiting for company
 	closed   bool
 	sending  sync.WaitGroup // one a group; added to only while not closed
 	spare    sync.Pool      // *Builder
@@ -70,6 +73,7 @@ func (c *Conn) NewPublisher(subject string, cfg PublisherConfig) (*Publisher, er
 	p := &Publisher{
 		conn: c, subject: subject, route: route, codec: codecOf(route), cfg: cfg,
 		window: semaphore.NewWeighted(int64(cfg.WindowBytes)), ready: make(chan struct{}),
+		groups: make(map[*group]struct{}),
 	}
 	close(p.ready)
 	c.mu.Lock()
@@ -132,8 +136,8 @@ func (p *Publisher) Publish(ctx context.Context, events ...[]byte) (wire.EventID
 		return wire.EventID{}, errors.New("publish no events")
 	}
 	weight := min(int64(size), int64(p.cfg.WindowBytes))
-	if err := p.window.Acquire(ctx, weight); err != nil {
-		return wire.EventID{}, ended(ctx, p.subject, errors.New("the window of unacknowledged bytes is full"))
+	if err := p.acquire(ctx, weight); err != nil {
+		return wire.EventID{}, err
 	}
 	g, first, err := p.join(ctx, events, weight)
 	if err != nil {

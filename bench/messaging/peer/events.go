@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"slices"
+	"sync"
+)
+
+// mostEvents is how many a sink can tell apart.
+const mostEvents = 1 << 26
+
+// endMark is the number of the event that says how many came before it.
+const endMark = math.MaxUint64
+
+func mix(seq uint64, size int) uint64 { return seq*0x9E3779B97F4A7C15 + uint64(size) }
+
+// stamp makes event the one of number seq.
+func stamp(event []byte, seq uint64) { stampAs(event, seq, mix(seq, len(event))) }
+
+func stampAs(event []byte, seq, last uint64) {
+	binary.LittleEndian.PutUint64(event, seq)
+	binary.LittleEndian.PutUint64(event[len(event)-8:], last)
+}
+
+// produce sends events for as long as s says, through send, which must not keep the bytes, and reports.
+func (s settings) produce(send func(event []byte) error, flush func() error) error {
+	event := bytes.Repeat([]byte("x"), s.size)
+	first := monotonic()
+	until := first + int64(s.ms)*1e6
+	n := uint64(0)
+	for n < s.most && monotonic() < until {
+		for range min(64, s.most-n) {
+			stamp(event, n)
+			if err := send(event); err != nil {
+				return err
+			}
+			n++
+		}
+	}
+	stampAs(event, endMark, n)
+	if err := send(event); err != nil {
+		return err
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return report(map[string]any{"first": first, "count": n})
+}
+
+// tally is what a sink has seen. Its zero value is not ready: see newTally. Safe for concurrent use.
+type tally struct {
+	size int
+	done chan struct{} // closed when every event has come
+
+	mu       sync.Mutex
+	seen     []uint64
+	distinct uint64
+	sum      uint64
+	twice    uint64
+	damaged  uint64
+	want     uint64
+	last     int64
+}
+
+func newTally(size int) *tally {
+	return &tally{size: size, done: make(chan struct{}), seen: make([]uint64, mostEvents/64), want: endMark}
+}
+
+func (t *tally) add(event []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(event) != t.size {
+		t.damaged++
+		return
+	}
+	seq, last := binary.LittleEndian.Uint64(event), binary.LittleEndian.Uint64(event[len(event)-8:])
+	switch {
+	case seq == endMark:
+		if t.want != endMark {
+			return // the end may come twice, like everything that is delivered at least once
+		}
+		t.want = last
+	case last != mix(seq, t.size) || seq >= mostEvents:
+		t.damaged++
+		return
+	case t.seen[seq/64]>>(seq%64)&1 == 1:
+		t.twice++
+		return
+	default:
+		t.seen[seq/64] |= 1 << (seq % 64)
+		t.distinct++
+		t.sum += seq
+	}
+	if t.distinct == t.want {
+		t.last = monotonic()
+		close(t.done)
+	}
+}
+
+// finish waits for the last event and reports.
+func (t *tally) finish() error {
+	<-t.done
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return report(map[string]any{"last": t.last, "count": t.distinct, "sum": t.sum, "twice": t.twice, "damaged": t.damaged})
+}
+
+// askAll has callers ask, each again as soon as it has its answer, and reports.
+func (s settings) askAll(ask func(question []byte) ([]byte, error)) error {
+	var (
+		callers sync.WaitGroup
+		mu      sync.Mutex
+		took    []int64
+		damaged int
+		failed  error
+	)
+	first := monotonic()
+	until := first + int64(s.ms)*1e6
+	for range s.callers {
+		callers.Go(func() {
+			question := bytes.Repeat([]byte("x"), s.size)
+			var mine []int64
+			bad := 0
+			for at := first; at < until; {
+				stamp(question, uint64(len(mine)))
+				answer, err := ask(question)
+				if err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+					return
+				}
+				if !bytes.Equal(question, answer) {
+					bad++
+				}
+				later := monotonic()
+				mine = append(mine, later-at)
+				at = later
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			took, damaged = append(took, mine...), damaged+bad
+		})
+	}
+	callers.Wait()
+	last := monotonic()
+	if failed != nil {
+		return failed
+	}
+	slices.Sort(took)
+	n := len(took)
+	return report(map[string]any{
+		"first": first, "last": last, "count": n, "damaged": damaged, "p50": took[n/2], "p99": took[n*99/100],
+	})
+}

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// messenger is a contender: programs that push, pull, relay, pub, sub, ask and answer. What they say and hear is told in
+// bench/messaging/peer/main.go.
+type messenger struct {
+	name    string
+	argv    []string                                               // what comes before the role
+	address func(ctx context.Context, edge string) (string, error) // a new one for an edge between programs
+	server  bool                                                   // there is one between the programs
+	grants  bool                                                   // each program has a credential of its own
+	fan     bool                                                   // fan-out and chain are measured
+	calls   bool                                                   // questions are measured
+
+	dir, url string // of the running server
+	running  *speaker
+}
+
+func portAddress(ctx context.Context, _ string) (string, error) {
+	port, err := freePort(ctx)
+	return fmt.Sprintf("tcp://127.0.0.1:%d", port), err
+}
+
+func freshAddress(_ context.Context, edge string) (string, error) {
+	return fmt.Sprintf("%s_%d", edge, monotonic()), nil
+}
+
+func declaredAddress(_ context.Context, edge string) (string, error) { return edge, nil }
+
+// play is what one turn measures: a sender and receivers, with relays between them, or callers and one who answers.
+type play struct {
+	size      int
+	receivers int
+	relays    int
+	fan       bool
+	callers   int
+}
+
+// outcome is what a turn found.
+type outcome struct {
+	count    uint64 // events of the sender, or answers
+	took     time.Duration
+	cpu      time.Duration // of all programs and the server
+	p50, p99 int64         // ns
+}
+
+func (o outcome) rate() float64 { return float64(o.count) / o.took.Seconds() }
+
+// turnPatience bounds a turn: the slowest seen took a tenth of it.
+const turnPatience = 20 * time.Second
+
+// run plays one turn of m.
+func (r *messagingRace) run(ctx context.Context, m *messenger, p play) (o outcome, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, turnPatience, fmt.Errorf("%w: not everything came within %v", errWrong, turnPatience))
+	defer cancel()
+	var cast []*speaker
+	defer func() {
+		for _, one := range cast {
+			err = errors.Join(err, one.stop())
+		}
+		if err == nil && m.running != nil {
+			err = m.running.say() // forgets the events, which would fill the disk
+			if err == nil {
+				_, err = m.running.hear(ctx)
+			}
+		}
+	}()
+	enter := func(role, grant string, args ...string) (*speaker, error) {
+		argv := append(append([]string{}, m.argv...), role, fmt.Sprintf("size=%d", p.size), fmt.Sprintf("ms=%d", r.turn.Milliseconds()),
+			fmt.Sprintf("peers=%d", p.receivers), fmt.Sprintf("callers=%d", p.callers), "url="+m.url)
+		if m.grants {
+			argv = append(argv, "grant="+filepath.Join(m.dir, grant+".json"))
+		}
+		one, err := speak(append(argv, args...))
+		if err != nil {
+			return nil, err
+		}
+		cast = append(cast, one)
+		_, err = one.hear(ctx)
+		return one, err
+	}
+	var first *speaker
+	var last []*speaker
+	switch {
+	case p.callers > 0:
+		first, err = r.enterCallers(ctx, m, enter)
+	case p.fan:
+		first, last, err = r.enterFan(ctx, m, p, enter)
+	default:
+		first, last, err = r.enterChain(ctx, m, p, enter)
+	}
+	if err != nil {
+		return o, err
+	}
+	pids := []int{}
+	if m.running != nil {
+		pids = append(pids, m.running.pid())
+	}
+	for _, one := range cast {
+		pids = append(pids, one.pid())
+	}
+	before, err := cpuOf(pids)
+	if err != nil {
+		return o, err
+	}
+	if err := first.say(); err != nil {
+		return o, err
+	}
+	o, err = r.settle(ctx, m, p, first, last)
+	if err != nil {
+		return o, err
+	}
+	after, err := cpuOf(pids)
+	o.cpu = after - before
+	return o, err
+}
+
+type enterFunc func(role, grant string, args ...string) (*speaker, error)
+
+func (r *messagingRace) enterCallers(ctx context.Context, m *messenger, enter enterFunc) (*speaker, error) {
+	at, err := m.address(ctx, "echo")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := enter("answer", "answer", "in="+at); err != nil {
+		return nil, err
+	}
+	return enter("ask", "ask", "out="+at)
+}
+
+// enterFan starts the sender first: ZeroMQ's receivers connect to it.
+func (r *messagingRace) enterFan(ctx context.Context, m *messenger, p play, enter enterFunc) (*speaker, []*speaker, error) {
+	at, err := m.address(ctx, "fan")
+	if err != nil {
+		return nil, nil, err
+	}
+	first, err := enter("pub", "push-fan", "out="+at)
+	if err != nil {
+		return nil, nil, err
+	}
+	var last []*speaker
+	for i := range p.receivers {
+		one, err := enter("sub", fmt.Sprintf("sub-%d", i), "in="+at)
+		if err != nil {
+			return nil, nil, err
+		}
+		last = append(last, one)
+	}
+	return first, last, nil
+}
+
+// enterChain starts the receiver first, then what sends to it, and so on.
+func (r *messagingRace) enterChain(ctx context.Context, m *messenger, p play, enter enterFunc) (*speaker, []*speaker, error) {
+	edge := func(i int) string { return pick(p.relays == 0, "one", fmt.Sprintf("c%d", i)) }
+	at, err := m.address(ctx, edge(p.relays+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	last, err := enter("pull", "pull-"+edge(p.relays+1), "in="+at)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := p.relays; i > 0; i-- {
+		to := at
+		if at, err = m.address(ctx, edge(i)); err != nil {
+			return nil, nil, err
+		}
+		if _, err := enter("relay", fmt.Sprintf("relay-%d", i), "in="+at, "out="+to); err != nil {
+			return nil, nil, err
+		}
+	}
+	first, err := enter("push", "push-"+edge(1), "out="+at)
+	return first, []*speaker{last}, err
+}
+
+// account is what a program reports.
+type account struct {
+	First, Last int64 // ns of the monotonic clock
+	Count       uint64
+	Sum         uint64
+	Twice       uint64
+	Damaged     uint64
+	P50, P99    int64
+}
+
+// settle waits for the reports and checks them.
+func (r *messagingRace) settle(ctx context.Context, m *messenger, p play, first *speaker, last []*speaker) (outcome, error) {
+	sent, err := first.account(ctx)
+	if err != nil {
+		return outcome{}, err
+	}
+	o := outcome{count: sent.Count, took: time.Duration(sent.Last - sent.First), p50: sent.P50, p99: sent.P99}
+	if p.callers > 0 && (sent.Damaged > 0 || sent.Count == 0) {
+		r.wrong = append(r.wrong, fmt.Errorf("%w: %s: %d of %d answers differ from their questions", errWrong, m.name, sent.Damaged, sent.Count))
+	}
+	for _, one := range last {
+		got, err := one.account(ctx)
+		if err != nil {
+			return o, err
+		}
+		o.took = max(o.took, time.Duration(got.Last-sent.First))
+		if complaint := got.against(sent.Count); complaint != "" {
+			r.wrong = append(r.wrong, fmt.Errorf("%w: %s, %d B: %s", errWrong, m.name, p.size, complaint))
+		}
+	}
+	return o, nil
+}
+
+// against compares what a receiver has with the n events that were sent, numbered from 0.
+func (a account) against(n uint64) string {
+	sum := n * (n - 1) / 2 // even, whichever of the two is
+	if n%2 == 1 {
+		sum = (n - 1) / 2 * n
+	}
+	if n > 0 && a.Count == n && a.Sum == sum && a.Twice == 0 && a.Damaged == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d events sent; %d came, %d twice, %d damaged, numbers sum to %d, want %d", n, a.Count, a.Twice, a.Damaged, a.Sum, sum)
+}
+
+// speaker is a running program.
+type speaker struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	said  *bufio.Reader
+	err   bytes.Buffer
+}
+
+func speak(argv []string) (*speaker, error) {
+	one := &speaker{cmd: exec.Command(argv[0], argv[1:]...)} // stop ends it
+	one.cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	one.cmd.Stderr = &one.err
+	one.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	stdin, err := one.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := one.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	one.stdin, one.said = stdin, bufio.NewReader(stdout)
+	if err := one.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", strings.Join(argv, " "), err)
+	}
+	return one, nil
+}
+
+func (s *speaker) pid() int { return s.cmd.Process.Pid }
+
+// say lets the program go on.
+func (s *speaker) say() error {
+	_, err := io.WriteString(s.stdin, "go\n")
+	return err
+}
+
+// hear returns the next line that the program says. When ctx ends first the program is killed.
+func (s *speaker) hear(ctx context.Context) (string, error) {
+	defer context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })()
+	line, err := s.said.ReadString('\n')
+	if err == nil {
+		return strings.TrimSpace(line), nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	_ = s.cmd.Wait() // it has closed its output; what it wrote about why is complete after this
+	return "", fmt.Errorf("%s ended: %s", strings.Join(s.cmd.Args, " "), strings.TrimSpace(s.err.String()))
+}
+
+func (s *speaker) account(ctx context.Context) (account, error) {
+	var a account
+	line, err := s.hear(ctx)
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal([]byte(line), &a); err != nil {
+		return a, fmt.Errorf("%s said %q: %w", s.cmd.Args[0], line, err)
+	}
+	return a, nil
+}
+
+// stop lets the program end and kills it when it does not. A relay of ZeroMQ never does by itself.
+func (s *speaker) stop() error {
+	_ = s.stdin.Close()
+	late := time.AfterFunc(endPatience, func() { _ = s.cmd.Process.Kill() })
+	defer late.Stop()
+	_ = s.cmd.Wait() // how it ended was told by what it said
+	return nil
+}
+
+// endPatience is how long a program may take to end. Those that wait in a library for a message never do.
+const endPatience = 100 * time.Millisecond
