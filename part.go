@@ -97,6 +97,22 @@ func Serve[Req, Resp any](
 	}}
 }
 
+// Watch hands the live events of topic, and of everything below it, to fn; every instance gets every event. At most one
+// config may be given. The service needs the topic under watches.
+func Watch[T any](topic bus.Topic[T], fn bus.WatchFunc[T], config ...bus.WatchConfig) Part {
+	return Part{needsBus: true, build: func(s *Service, grace time.Duration) (member, error) {
+		name := "watch " + topic.Subject()
+		cfg, err := one(name, config)
+		if err != nil {
+			return member{}, err
+		}
+		if cfg.Drain <= 0 {
+			cfg.Drain = grace
+		}
+		return member{name: name, layer: layerWork, runner: topic.Watch(s.conn, fn, cfg)}, nil
+	}}
+}
+
 // HTTP serves handler. At most one config may be given. Without one it serves on the first socket that the platform
 // holds for the service, or else on 127.0.0.1:$PORT; see [web.Config]. /readyz asks the Service's Ready and then the
 // config's.

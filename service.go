@@ -69,7 +69,7 @@ func (s *Service) Ready() error {
 
 // wired reports whether a service has any business on the bus; one that only reports works without it.
 func wired(g wire.Grant) bool {
-	return len(g.Consumes)+len(g.Publish)+len(g.Handles)+len(g.Enqueues)+len(g.Serves)+len(g.Calls) > 0
+	return len(g.Consumes)+len(g.Publish)+len(g.Live)+len(g.Watches)+len(g.Handles)+len(g.Enqueues)+len(g.Serves)+len(g.Calls) > 0
 }
 
 // connect connects to the bus when a part needs it or the platform offers it.

@@ -23,8 +23,14 @@ type Counters struct {
 	Retried  atomic.Uint64 // tries after the first
 	Dropped  atomic.Uint64 // events that a handler dropped
 	Tasks    atomic.Uint64
+	Failed   atomic.Uint64 // live events whose handler returned an error
 
 	requests gauge // HTTP requests in flight
+
+	overflowMu sync.Mutex
+	overflow   map[string]*overflowCount // of watches, by topic
+
+	live liveCounts // events out by Topic.Publish on live subjects
 
 	outMu     sync.Mutex
 	eventsOut uint64
@@ -108,10 +114,13 @@ func (c *Counters) fullTime() time.Duration {
 func (c *Counters) report() wire.Report {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
-	return wire.Report{
+	r := wire.Report{
 		EventsIn: c.EventsIn.Load(), BytesIn: c.BytesIn.Load(), EventsOut: c.eventsOut, BytesOut: c.bytesOut,
 		Parked: c.Parked.Load(), Retried: c.Retried.Load(), Tasks: c.Tasks.Load(), Routes: maps.Clone(c.routes),
+		Overflow: c.overflows(), Failed: c.Failed.Load(),
 	}
+	c.live.addTo(&r)
+	return r
 }
 
 // RunReports publishes a wire.Report each second on hozo.report.<service>.<instance>, and a last one when ctx ends. A

@@ -4,8 +4,17 @@
 //
 // A [Topic] is a subject with a Go type. A [Stage] reads a topic with many workers and hands each event to a
 // [HandlerFunc]; what the handler sends goes through its [Out]. A [Publisher] stores events that come from outside, such
-// as HTTP requests. A [Follower] reads a stream strictly in order, for sinks. A [Call] asks another service and waits
-// for its answer. All of them share one [Conn], whose rights and wiring come from the instance's wire.Grant.
+// as HTTP requests. A [Follower] reads a stream strictly in order, for sinks. A [Watcher] hears live events. A [Call]
+// asks another service and waits for its answer. All of them share one [Conn], whose rights and wiring come from the
+// instance's wire.Grant.
+//
+// # Live events
+//
+// A subject under live in the manifest is stored nowhere: [Topic.Publish] writes the event to the connection, and every
+// instance that watches it then gets it, at most once. Between the network and the handlers of a Watcher lies a buffer
+// with a bound and a [Policy]; what it drops is counted exactly, in [Watcher.Dropped], in the reports and in hozo
+// status. What is published while the connection is away is not seen and cannot be counted. What must not be lost
+// belongs into a stream.
 //
 // # Frames
 //

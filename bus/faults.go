@@ -22,6 +22,8 @@ const (
 	CodeNoResponder   = "bus/no-responder"   // nobody serves the call's subject now
 	CodeNoCall        = "bus/no-call"        // the subject is not declared under calls
 	CodeNotServed     = "bus/not-served"     // the subject is not declared under serves
+	CodeNotWatched    = "bus/not-watched"    // the topic is not declared under watches
+	CodeOverflow      = "bus/overflow"       // a watch with the policy Fail had no room
 	CodeTimedOut      = "bus/timeout"        // a call was not answered in time; it may have been carried out
 	CodeGap           = "bus/gap"            // frames were dropped by the stream's limits before they were read; only logged
 	CodeStreamReset   = "bus/stream-reset"   // a watermark lies beyond the end of its stream

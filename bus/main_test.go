@@ -227,5 +227,6 @@ const quick = 20 * time.Millisecond
 var (
 	_ lifecycle.Runner = (*bus.Stage)(nil)
 	_ lifecycle.Runner = (*bus.Server)(nil)
+	_ lifecycle.Runner = (*bus.Watcher)(nil)
 	_ lifecycle.Runner = (*bus.Publisher)(nil)
 )

@@ -49,6 +49,7 @@ type Out struct {
 type outRoute struct {
 	subject string
 	route   wire.Route
+	live    bool // sent once the rest is stored, and stored nowhere
 	events  eventBuffer
 	used    bool
 	touched int // event that used it last
@@ -67,10 +68,11 @@ func (o *Out) Publish(subject string, data ...[]byte) error {
 	r := o.routes[subject]
 	if r == nil {
 		route, err := o.conn.route(subject)
-		if err != nil {
+		live := err != nil && o.conn.isLive(subject)
+		if err != nil && !live {
 			return err
 		}
-		r = &outRoute{subject: subject, route: route}
+		r = &outRoute{subject: subject, route: route, live: live}
 		o.routes[subject] = r
 	}
 	size := 0
@@ -155,7 +157,7 @@ func (o *Out) messages() []*nats.Msg {
 	o.batch, o.encoded = o.batch[:0], o.encoded[:0]
 	for _, r := range o.used {
 		switch {
-		case r.events.len() == 0: // all rolled back
+		case r.live || r.events.len() == 0: // the latter: all rolled back
 		case r.route.Frames:
 			o.addFrames(r)
 		default:
@@ -185,6 +187,18 @@ func (o *Out) add(subject string, part int, data []byte) {
 		jetstream.MsgIDHeader: {id},
 		wire.HeaderSource:     {o.origin},
 	}})
+}
+
+// sendLive sends the frame's live events. They are best effort, as everything live is.
+func (o *Out) sendLive() {
+	for _, r := range o.used {
+		if !r.live {
+			continue
+		}
+		for i := range r.events.len() {
+			_ = o.conn.sendLive(r.subject, r.events.event(i))
+		}
+	}
 }
 
 // count adds what was stored to the counters.

@@ -23,7 +23,7 @@ func (t Topic[T]) Subject() string { return t.subject }
 func (t Topic[T]) At(subject string) Topic[T] { return Topic[T]{subject} }
 
 // Send sends v from inside a handler: it is stored before the handler's event is acknowledged, and only if the handler
-// returns nil. The error is the fault bus/no-route or bus/too-large, or v's own from encoding/json.
+// returns nil. On a live subject it is sent when the rest is stored. The error is the fault bus/no-route or bus/too-large, or v's own from encoding/json.
 func (t Topic[T]) Send(out *Out, v T) error {
 	data, err := encode(t.subject, v)
 	if err != nil {
@@ -34,10 +34,16 @@ func (t Topic[T]) Send(out *Out, v T) error {
 
 // Publish stores v from outside a handler and returns its id once it is stored. Concurrent calls share frames. Errors
 // are those of Publisher.Publish.
+//
+// On a live subject nothing is stored and nothing waited for: v is written to the connection, for whoever watches now,
+// and has no id. The errors are the faults bus/unavailable and bus/too-large.
 func (t Topic[T]) Publish(ctx context.Context, c *Conn, v T) (wire.EventID, error) {
 	data, err := encode(t.subject, v)
 	if err != nil {
 		return wire.EventID{}, err
+	}
+	if live := c.live(t.subject); live != nil {
+		return wire.EventID{}, live.send(c, t.subject, data)
 	}
 	p, err := c.shared(t.subject)
 	if err != nil {

@@ -72,6 +72,7 @@ func (w *worker) handle(work context.Context, h *held) {
 		s.giveBack(h)
 		return
 	}
+	w.out.sendLive()
 	s.held.end(s.conn, h, "+ACK")
 	w.out.count()
 	s.conn.counters.EventsIn.Add(uint64(f.Len()))

@@ -25,6 +25,8 @@ type Grant struct {
 	Inbox    string          `json:"inbox"`              // prefix of the only reply subjects that this user may subscribe to
 	Consumes []Source        `json:"consumes,omitempty"`
 	Publish  []Route         `json:"publishes,omitempty"`
+	Live     []string        `json:"live,omitempty"`     // subject patterns that it may publish to and that nothing stores
+	Watches  []string        `json:"watches,omitempty"`  // live subject patterns that every instance of it may hear
 	Handles  []string        `json:"handles,omitempty"`  // task kinds that this service runs
 	Enqueues []string        `json:"enqueues,omitempty"` // task kinds that this service may enqueue
 	Serves   []string        `json:"serves,omitempty"`   // request subjects that this service answers

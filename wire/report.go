@@ -15,8 +15,10 @@ type Report struct {
 	BytesOut  uint64            `json:"bytes_out"`
 	Parked    uint64            `json:"parked"`
 	Retried   uint64            `json:"retried"`
-	Tasks     uint64            `json:"tasks"`            // tasks done
-	Routes    map[string]uint64 `json:"routes,omitempty"` // events out per subject
-	Busy      float64           `json:"busy"`             // share of the last second in which every worker was busy, 0 to 1
-	InFlight  float64           `json:"in_flight"`        // HTTP requests in flight, mean over the last second
+	Failed    uint64            `json:"failed,omitempty"`   // live events whose handler returned an error
+	Tasks     uint64            `json:"tasks"`              // tasks done
+	Routes    map[string]uint64 `json:"routes,omitempty"`   // events out per subject
+	Overflow  map[string]uint64 `json:"overflow,omitempty"` // live events dropped because a watch's buffer was full, per watched topic
+	Busy      float64           `json:"busy"`               // share of the last second in which every worker was busy, 0 to 1
+	InFlight  float64           `json:"in_flight"`          // HTTP requests in flight, mean over the last second
 }

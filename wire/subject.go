@@ -39,14 +39,22 @@ func TaskSubject(kind string) string { return TaskStream + "." + kind }
 // Covers reports whether every subject that matches sub also matches pattern, by NATS's token rules: "*" stands for
 // one token and a final ">" for one or more.
 func Covers(pattern, sub string) bool {
-	p, s := strings.Split(pattern, "."), strings.Split(sub, ".")
-	for i, token := range p {
-		if token == ">" {
-			return len(s) > i
+	for more, left := true, true; more; {
+		var want, have string
+		want, pattern, more = strings.Cut(pattern, ".")
+		if want == ">" {
+			return left
 		}
-		if i >= len(s) || s[i] == ">" || (token != "*" && token != s[i]) {
+		if !left {
 			return false
 		}
+		have, sub, left = strings.Cut(sub, ".")
+		if have == ">" || want != "*" && want != have {
+			return false
+		}
+		if !more {
+			return !left
+		}
 	}
-	return len(p) == len(s)
+	return false
 }

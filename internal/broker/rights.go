@@ -51,6 +51,12 @@ func RightsOf(g wire.Grant) []Right {
 	for _, subject := range g.Calls {
 		all.add(Publish, "calls", subject, "ask", subject)
 	}
+	for _, subject := range g.Live {
+		all.add(Publish, "publishes", subject, "send live events", subject)
+	}
+	for _, subject := range g.Watches {
+		all.add(Subscribe, "watches", subject, "hear live events", subject)
+	}
 	for _, subject := range g.Serves {
 		all.add(Subscribe, "serves", subject, "take requests", subject)
 	}

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -61,6 +63,9 @@ func (o *options) printStatus(s status.Snapshot) error {
 		return err
 	}
 	for _, service := range s.Services {
+		for _, topic := range slices.Sorted(maps.Keys(service.Traffic.Overflow)) {
+			fmt.Fprintf(out, "\ndropped:  %s has dropped %d live events of %s\n", service.Name, service.Traffic.Overflow[topic], topic)
+		}
 		if sc := service.Scaling; sc != nil {
 			fmt.Fprintf(out, "\nscaling:  %s has %d instances by %s (manifest: %s)", service.Name, sc.Wanted, sc.By, sc.Declared)
 			if sc.By == "load" && sc.Reason != "" {

@@ -23,6 +23,7 @@ func (c *checker) all() {
 		c.add(position{1, 1}, "no-services", "the manifest has no services", "add services:")
 	}
 	c.streams()
+	c.live()
 	for i := range c.m.Services {
 		s := &c.m.Services[i]
 		c.service(s)

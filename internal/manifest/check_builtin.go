@@ -21,7 +21,7 @@ func builtinUses(name string) builtinUse {
 		return builtinUse{[]string{"consumes", "to"}, nil}
 	}
 	// The user's programs do what they like, but have no settings of ours.
-	return builtinUse{nil, []string{"build", "listen", "publishes", "consumes", "serves", "calls", "handles", "enqueues"}}
+	return builtinUse{nil, []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues"}}
 }
 
 func (c *checker) builtin(s *Service) {
@@ -40,7 +40,7 @@ func (c *checker) builtin(s *Service) {
 			c.add(c.key("services", s.Name), "no-key", fmt.Sprintf("%s %q has no %s", kind, s.Name, name), builtinExample(name))
 		}
 	}
-	for _, name := range []string{"build", "listen", "publishes", "consumes", "serves", "calls", "handles", "enqueues", "ingest", "route", "to"} {
+	for _, name := range []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues", "ingest", "route", "to"} {
 		if c.set(s.Name, name) && !slices.Contains(use.needs, name) && !slices.Contains(use.knows, name) {
 			c.add(c.key("services", s.Name, name), "wrong-key", fmt.Sprintf("%s %s has no use for %s", article, kind, name), "remove it"+hintFor(name))
 		}
@@ -84,6 +84,9 @@ func (c *checker) ingest(s *Service) {
 	}
 	if len(s.Publishes) == 1 && !isDotted(s.Publishes[0].Subject) {
 		c.add(c.item(s.Publishes[0].Subject, "services", s.Name, "publishes"), "many-outputs", fmt.Sprintf("ingest service %q needs one subject to publish, not a pattern", s.Name), "write it without * and >")
+	}
+	if len(s.Publishes) == 1 && s.Publishes[0].Live {
+		c.add(c.item(s.Publishes[0].Subject, "services", s.Name, "publishes"), "live-ingest", fmt.Sprintf("ingest service %q answers that events are stored, but nothing stores %s", s.Name, s.Publishes[0].Subject), "publish to a stream")
 	}
 	if s.Ingest == nil {
 		return

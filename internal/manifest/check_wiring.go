@@ -11,8 +11,12 @@ import (
 // wiring finds the stream of everything that a service publishes and consumes.
 func (c *checker) wiring(s *Service) {
 	for i := range s.Publishes {
-		s.Publishes[i].Stream = c.stream(s, "publishes", s.Publishes[i].Subject)
+		to := &s.Publishes[i]
+		if to.Live = c.isLive(to.Subject); !to.Live {
+			to.Stream = c.stream(s, "publishes", to.Subject)
+		}
 	}
+	c.watches(s)
 	for i := range s.Consumes {
 		from := &s.Consumes[i]
 		from.Stream = c.stream(s, "consumes", from.Subject)
@@ -37,6 +41,10 @@ func (c *checker) stream(s *Service, list, subject string) string {
 		return touched[0]
 	}
 	at := c.item(subject, "services", s.Name, list)
+	if list == "consumes" && c.isLive(subject) {
+		c.add(at, "live-consumed", fmt.Sprintf("service %q consumes %s, which is live: nothing stores it", s.Name, subject), fmt.Sprintf("write watches: [%s]", subject))
+		return ""
+	}
 	if len(touched) > 0 {
 		what := fmt.Sprintf("service %q %s %s, of which stream %s stores only a part", s.Name, list, subject, touched[0])
 		if len(touched) > 1 {
@@ -111,6 +119,9 @@ func (c *checker) requestSubject(at position, subject string) {
 	}
 	if streams, within := c.storing(subject); within {
 		c.add(at, "request-in-stream", fmt.Sprintf("requests on %s would be stored by stream %s, which answers in the service's place", subject, streams[0]), "choose a subject outside the streams")
+	}
+	if i := slices.IndexFunc(c.m.Live, func(p string) bool { return overlap(p, subject) }); i >= 0 {
+		c.add(at, "request-in-live", fmt.Sprintf("requests on %s would reach everybody who watches %s", subject, c.m.Live[i]), "choose a subject outside the live patterns")
 	}
 }
 

@@ -19,6 +19,7 @@ func contentKeys[T any](of func(*T) *Manifest) []key[T] {
 		field("cores", "CPU cores that automatic scaling may fill. Default: those of the host.", whole(1, 4096), func(t *T) *int { return &of(t).Cores }),
 		field("streams", "Durable sequences of events under dotted names. A stream stores its own name as a subject and everything below it.",
 			named[Stream]{dottedName(), object(streamKeys(), nil), newStream, true}.shape(), func(t *T) *[]Stream { return &of(t).Streams }),
+		field("live", "Subject patterns of live events, which are not stored: they reach who watches at that moment.", listOf(nameText(subjectName()), true), func(t *T) *[]string { return &of(t).Live }),
 		field("services", "The programs, built-in ones as well.",
 			named[Service]{plainName(), object(serviceKeys(), serviceRules()), newService, false}.shape(), func(t *T) *[]Service { return &of(t).Services }),
 	}

@@ -42,8 +42,8 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("service %+v", s)
 			}
 			for _, r := range s.Publishes {
-				if r.Stream == "" {
-					t.Errorf("%s publishes %s to no stream", s.Name, r.Subject)
+				if (r.Stream == "") != r.Live {
+					t.Errorf("%s publishes %s neither to a stream nor live, or both", s.Name, r.Subject)
 				}
 			}
 			for _, c := range s.Consumes {

@@ -21,6 +21,7 @@ type Manifest struct {
 	Broker   Broker
 	Cores    int       // CPU cores that automatic scaling may fill; default 0: those of the host
 	Streams  []Stream  // in file order
+	Live     []string  `json:",omitempty"` // subject patterns that no stream stores: what is published there reaches who listens then
 	Services []Service // in file order
 }
 
@@ -71,6 +72,7 @@ type Service struct {
 	Needs     []Need
 	Publishes []Route
 	Consumes  []Source
+	Watches   []string `json:",omitempty"` // live subjects that every instance hears
 	Serves    []string // request subjects that it answers
 	Calls     []string // request subjects that it asks
 	Handles   []string // task kinds that it runs
@@ -202,7 +204,8 @@ type Source struct {
 // Route is a subject pattern that a service publishes to.
 type Route struct {
 	Subject string
-	Stream  string
+	Stream  string // empty when Live
+	Live    bool   `json:",omitzero"` // under a live pattern: not stored
 }
 
 // Ingest tunes the built-in ingest service.

@@ -22,7 +22,7 @@ func usesBus(s manifest.Service) bool {
 	if s.Autoscale != nil && s.Autoscale.On == manifest.OnRequests {
 		return true // for its reports
 	}
-	return len(s.Publishes)+len(s.Consumes)+len(s.Serves)+len(s.Calls)+len(s.Handles)+len(s.Enqueues) > 0
+	return len(s.Publishes)+len(s.Consumes)+len(s.Watches)+len(s.Serves)+len(s.Calls)+len(s.Handles)+len(s.Enqueues) > 0
 }
 
 // grantsOf makes the grant of every instance of m. Passwords of grants that exist are kept, because running services
@@ -47,7 +47,7 @@ func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 			g := wire.Grant{
 				Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
 				User: name, Password: password, Inbox: "_INBOX." + name,
-				Consumes: sources(s), Publish: routes(s, streams),
+				Consumes: sources(s), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
 				Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls, Config: config,
 			}
 			grants = append(grants, g)
@@ -60,7 +60,7 @@ func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 func wiring(grants []wire.Grant, instance string) map[string]string {
 	g := grants[slices.IndexFunc(grants, func(g wire.Grant) bool { return g.User == instance })]
 	parts := map[string]any{
-		"consumes": g.Consumes, "publishes": g.Publish, "handles": g.Handles, "enqueues": g.Enqueues, "serves": g.Serves, "calls": g.Calls,
+		"consumes": g.Consumes, "publishes": g.Publish, "live": g.Live, "watches": g.Watches, "handles": g.Handles, "enqueues": g.Enqueues, "serves": g.Serves, "calls": g.Calls,
 		"settings": g.Config,
 	}
 	all := map[string]string{}
@@ -119,12 +119,25 @@ func sources(s manifest.Service) []wire.Source {
 func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route {
 	var all []wire.Route
 	for _, p := range s.Publishes {
+		if p.Live {
+			continue
+		}
 		stream := streams[p.Stream]
 		route := wire.Route{Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames}
 		all = append(all, route)
 		if s.Builtin == "ingest" { // a numbered producer has a subject of its own
 			route.Subject = p.Subject + ".in.*"
 			all = append(all, route)
+		}
+	}
+	return all
+}
+
+func liveSubjects(s manifest.Service) []string {
+	var all []string
+	for _, p := range s.Publishes {
+		if p.Live {
+			all = append(all, p.Subject)
 		}
 	}
 	return all

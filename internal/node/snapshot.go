@@ -90,6 +90,7 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 		}
 		s.Services = append(s.Services, one)
 	}
+	s.Problems = append(s.Problems, n.totals.overflows()...)
 	s.Problems = append(s.Problems, n.spaceProblems(m)...)
 	streams, problems := n.flows(ctx, m)
 	s.Streams = streams

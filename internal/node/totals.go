@@ -35,8 +35,9 @@ type instanceKey struct {
 }
 
 type instanceTotal struct {
-	ended status.Traffic // runs before those below
-	runs  []runTotal     // the one heard of last at the end
+	overflowed map[string]time.Time // when a watch last dropped something, by topic
+	ended      status.Traffic       // runs before those below
+	runs       []runTotal           // the one heard of last at the end
 }
 
 type runTotal struct {
@@ -62,6 +63,20 @@ func (t *totals) add(r wire.Report) {
 	if total == nil {
 		total = &instanceTotal{}
 		t.instances[key] = total
+	}
+	before := map[string]uint64{}
+	for _, old := range total.runs {
+		if old.latest.Run == r.Run {
+			before = old.latest.Overflow
+		}
+	}
+	for topic, n := range r.Overflow {
+		if n > before[topic] {
+			if total.overflowed == nil {
+				total.overflowed = map[string]time.Time{}
+			}
+			total.overflowed[topic] = time.Now()
+		}
 	}
 	total.runs = slices.DeleteFunc(total.runs, func(old runTotal) bool { return old.latest.Run == r.Run })
 	if len(total.runs) == mostRuns {
@@ -100,7 +115,7 @@ func (t *totals) of(service string) status.Traffic {
 
 func addTraffic(sum *status.Traffic, r wire.Report) {
 	merge(sum, status.Traffic{
-		EventsIn: r.EventsIn, BytesIn: r.BytesIn, EventsOut: r.EventsOut, BytesOut: r.BytesOut, Parked: r.Parked, Tasks: r.Tasks, Routes: r.Routes,
+		EventsIn: r.EventsIn, BytesIn: r.BytesIn, EventsOut: r.EventsOut, BytesOut: r.BytesOut, Parked: r.Parked, Tasks: r.Tasks, Routes: r.Routes, Overflow: r.Overflow,
 	})
 }
 
@@ -111,15 +126,21 @@ func merge(sum *status.Traffic, more status.Traffic) {
 	sum.BytesOut += more.BytesOut
 	sum.Parked += more.Parked
 	sum.Tasks += more.Tasks
-	if len(more.Routes) == 0 {
-		return
+	sum.Routes = added(sum.Routes, more.Routes)
+	sum.Overflow = added(sum.Overflow, more.Overflow)
+}
+
+// added returns the sums of two maps and changes neither.
+func added(a, b map[string]uint64) map[string]uint64 {
+	if len(b) == 0 {
+		return a
 	}
-	routes := maps.Clone(sum.Routes)
-	if routes == nil {
-		routes = map[string]uint64{}
+	sums := maps.Clone(a)
+	if sums == nil {
+		sums = map[string]uint64{}
 	}
-	for subject, n := range more.Routes {
-		routes[subject] += n
+	for subject, n := range b {
+		sums[subject] += n
 	}
-	sum.Routes = routes
+	return sums
 }

@@ -27,3 +27,26 @@ func TestTwoProcessesOfOneInstanceAreCountedOnce(t *testing.T) {
 		t.Errorf("after more runs: %+v", sum)
 	}
 }
+
+// A watch that drops is named while it does, with everything that its instance has dropped.
+func TestASlowWatchIsNamed(t *testing.T) {
+	t.Parallel()
+	totals := newTotals()
+	report := func(instance int, run string, dropped uint64) {
+		totals.add(wire.Report{Service: "a", Instance: instance, Run: run, Overflow: map[string]uint64{"prices": dropped}})
+	}
+	if all := totals.overflows(); len(all) != 0 {
+		t.Errorf("problems without a report: %v", all)
+	}
+	report(1, "old", 0)
+	report(2, "one", 7)
+	report(2, "two", 5)
+	all := totals.overflows()
+	if len(all) != 1 || all[0].Service != "a" || all[0].Code != "watch/overflow" ||
+		all[0].Title != "a.2 is too slow for prices and has dropped 12 live events of it" {
+		t.Errorf("%+v", all)
+	}
+	if sum := totals.of("a"); sum.Overflow["prices"] != 12 {
+		t.Errorf("%+v", sum)
+	}
+}

@@ -117,9 +117,10 @@ type Traffic struct {
 	Parked    uint64            `json:"parked"`
 	Tasks     uint64            `json:"tasks"`
 	Routes    map[string]uint64 `json:"routes,omitempty"`
-	Busy      float64           `json:"busy"`      // mean over the instances, 0 to 1
-	InFlight  float64           `json:"in_flight"` // HTTP requests in flight
-	Reporting int               `json:"reporting"` // processes that have reported in the last seconds
+	Overflow  map[string]uint64 `json:"overflow,omitempty"` // live events dropped because a watch's buffer was full, per watched topic
+	Busy      float64           `json:"busy"`               // mean over the instances, 0 to 1
+	InFlight  float64           `json:"in_flight"`          // HTTP requests in flight
+	Reporting int               `json:"reporting"`          // processes that have reported in the last seconds
 }
 
 // Stream is a stream with the services that read it.
