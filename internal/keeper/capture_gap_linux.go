@@ -28,6 +28,7 @@ func (c *capture) fail(err error) {
 // unwritten deals with output while the log cannot be written: it is counted and dropped, or the process waits.
 func (c *capture) unwritten(pipe int) outcome {
 	if c.spec.Full == fullBlock {
+		c.until = c.retry
 		return blocked
 	}
 	n, out := c.take(pipe)

@@ -54,6 +54,9 @@ type capture struct {
 	seen     int // bytes at the pipe's head that matcher has had
 
 	now       time.Time // of the present turn
+	until     time.Time // end of a pause
+	held      time.Time // since when a part of a line waits in the pipe for its rest; only in a log that is shared
+	yielded   time.Time // since when another one's line is waited for
 	flowSince time.Time
 	flowed    int  // bytes since flowSince
 	large     bool // the pipe has more room than usual
@@ -65,7 +68,7 @@ type outcome int
 const (
 	again   outcome = iota // there may be more
 	idle                   // nothing waits in the pipe
-	blocked                // the log cannot be written, and the process is to wait for it
+	blocked                // nothing can be written until a time, or a nudge, and the process is to wait for it
 	over                   // the last writer of the pipe is gone
 )
 
@@ -165,6 +168,9 @@ func (c *capture) attend() {
 		next = c.cutAt
 		c.rotateIdle()
 	}
+	if rest := c.held.Add(lineWait); !c.held.IsZero() && time.Now().Before(rest) && (next.IsZero() || rest.Before(next)) {
+		next = rest
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.asked.Load() { // otherwise a wake has set the deadline, or the next round does
@@ -227,15 +233,20 @@ func (c *capture) rotate(patience time.Duration) error {
 func (c *capture) wakeLocked() {
 	c.asked.Store(true)
 	_ = c.pipe.SetReadDeadline(time.Unix(1, 0)) // ends a wait; if the pipe is closed there is none
+	c.nudge()
+}
+
+// nudge ends a pause.
+func (c *capture) nudge() {
 	select {
 	case c.woken <- struct{}{}:
 	default:
 	}
 }
 
-// pause waits until the log is to be tried again.
+// pause waits until it is worth trying again.
 func (c *capture) pause() {
-	timer := time.NewTimer(time.Until(c.retry))
+	timer := time.NewTimer(time.Until(c.until))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -284,6 +295,7 @@ func (c *capture) close() {
 			_ = c.writeGap() // the count tells it as well
 		}
 		c.closeFile()
+		c.shared.leave(c)
 		c.shared.mu.Unlock()
 		c.logs.part(c.want.Path, c.shared)
 		c.shared = nil

@@ -43,6 +43,10 @@ func (c *capture) turn(pipe int) outcome {
 	if !ok {
 		return again
 	}
+	shared := !c.device && c.shared.users.Load() > 1
+	if shared && unread(pipe) > 0 && c.yields(pipe, size) {
+		return blocked
+	}
 	n := maxMove
 	if c.due || c.limit > 0 && size >= c.limit {
 		if n = c.toLineEnd(pipe, size); n == 0 {
@@ -50,6 +54,12 @@ func (c *capture) turn(pipe int) outcome {
 		}
 	} else if c.limit > 0 {
 		n = int(min(int64(n), c.limit-size))
+	}
+	if shared {
+		var out outcome
+		if n, out = c.wholeLines(pipe, size, n); n == 0 {
+			return out
+		}
 	}
 	if c.matcher != nil {
 		data, out := c.peek(pipe, n)
@@ -61,6 +71,9 @@ func (c *capture) turn(pipe int) outcome {
 	}
 	moved, out := c.move(pipe, size, n)
 	c.seen = max(0, c.seen-moved)
+	if moved > 0 && !c.device {
+		c.wrote(size + int64(moved))
+	}
 	return out
 }
 
