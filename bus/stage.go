@@ -25,6 +25,11 @@ type StageConfig struct {
 	Backoff       time.Duration // before the second try; doubles each time; default 50ms
 	Timeout       time.Duration // of one try of one event; default 30s
 	Drain         time.Duration // how long handlers may go on after the stop; default 8s, within the manifest's default stop grace of 10s
+
+	// Settle, when set, is called after the handler is done with a frame's events and before the frame is acknowledged,
+	// for handlers that hand events on and learn later whether they got there. first names the frame's first event. An
+	// error has the whole frame delivered again. ctx ends when the Stage's Drain is over.
+	Settle func(ctx context.Context, first wire.EventID) error
 }
 
 func (c StageConfig) withDefaults() StageConfig {

@@ -68,7 +68,7 @@ func (w *worker) handle(work context.Context, h *held) {
 			return
 		}
 	}
-	if !w.store(work) {
+	if !w.settle(work, f, h) || !w.store(work) {
 		s.giveBack(h)
 		return
 	}
@@ -78,6 +78,18 @@ func (w *worker) handle(work context.Context, h *held) {
 	s.conn.counters.EventsIn.Add(uint64(f.Len()))
 	s.conn.counters.BytesIn.Add(uint64(f.eventBytes()))
 	s.observe(time.Since(began))
+}
+
+// settle asks the stage's Settle whether a frame may be acknowledged.
+func (w *worker) settle(work context.Context, f *Frame, h *held) bool {
+	if w.stage.cfg.Settle == nil || f.Len() == 0 {
+		return true
+	}
+	id := f.ID(0)
+	if h.feed.stream == wire.RetryStream {
+		id, _ = retried(f)
+	}
+	return w.stage.cfg.Settle(work, id) == nil
 }
 
 // notMine gives a retried event back for another Stage of this service; the pause, in ns, keeps the two from throwing

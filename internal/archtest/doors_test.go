@@ -27,6 +27,7 @@ var doors = map[string][]string{
 	"internal/ghevents":  {},
 	"internal/jsonscan":  {},
 	"internal/schedule":  {},
+	"internal/zmtp":      {},
 	"internal/envfile":   {"fault"},
 
 	"bus":         {"wire", "fault", "internal/lifecycle"},
@@ -45,7 +46,7 @@ var doors = map[string][]string{
 	"internal/keeper":     {"internal/logfile", "internal/reap", "fault", "wire", "internal/lifecycle"},
 	"internal/supervisor": {"internal/schedule", "internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
-	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/lifecycle", "wire", "fault"},
+	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/zmtp", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
 		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "bus", "wire", "fault",

@@ -19,6 +19,8 @@ func builtinUses(name string) builtinUse {
 		return builtinUse{[]string{"consumes", "publishes", "route"}, nil}
 	case "sink":
 		return builtinUse{[]string{"consumes", "to"}, nil}
+	case "zmq":
+		return builtinUse{[]string{"listen", "zmq"}, []string{"publishes", "consumes", "calls"}}
 	}
 	// The user's programs do what they like, but have no settings of ours.
 	return builtinUse{nil, []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues"}}
@@ -40,7 +42,7 @@ func (c *checker) builtin(s *Service) {
 			c.add(c.key("services", s.Name), "no-key", fmt.Sprintf("%s %q has no %s", kind, s.Name, name), builtinExample(name))
 		}
 	}
-	for _, name := range []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues", "ingest", "route", "to"} {
+	for _, name := range []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues", "ingest", "route", "to", "zmq"} {
 		if c.set(s.Name, name) && !slices.Contains(use.needs, name) && !slices.Contains(use.knows, name) {
 			c.add(c.key("services", s.Name, name), "wrong-key", fmt.Sprintf("%s %s has no use for %s", article, kind, name), "remove it"+hintFor(name))
 		}
@@ -52,6 +54,8 @@ func (c *checker) builtin(s *Service) {
 		c.routing(s)
 	case "sink":
 		c.sink(s)
+	case "zmq":
+		c.zmq(s)
 	}
 }
 
@@ -63,6 +67,8 @@ func builtinExample(name string) string {
 		return `add route: { rules: [{ when: CONDITION, to: SUBJECT }] }`
 	case "to":
 		return "add to: { sqlite: data/events.db } or to: { file: data/lake }"
+	case "zmq":
+		return "add zmq: { LISTENER: { pull: STREAM } }"
 	}
 	return fmt.Sprintf("add %s: [STREAM]", name)
 }
@@ -70,7 +76,7 @@ func builtinExample(name string) string {
 // hintFor says which service a setting belongs to.
 func hintFor(name string) string {
 	switch name {
-	case "ingest", "route":
+	case "ingest", "route", "zmq":
 		return ", or make it builtin: " + name
 	case "to":
 		return ", or make it builtin: sink"

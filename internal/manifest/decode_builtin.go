@@ -12,6 +12,7 @@ func builtinKeys() []key[Service] {
 		field("ingest", "Settings of builtin: ingest.", optional(object(ingestKeys(), nil), newIngest), func(s *Service) **Ingest { return &s.Ingest }),
 		field("route", "Settings of builtin: route. An event goes to the first rule whose condition holds.", optional(object(routeKeys(), nil), newRouteBy), func(s *Service) **RouteBy { return &s.RouteBy }),
 		field("to", "Where builtin: sink writes.", optional(object(targetKeys(), nil), newTarget), func(s *Service) **Target { return &s.To }),
+		field("zmq", "Sockets of builtin: zmq, by the name of their listener.", zmqSockets(), func(s *Service) *[]ZMQSocket { return &s.ZMQ }),
 	}
 }
 

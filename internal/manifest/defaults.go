@@ -111,7 +111,7 @@ func (h *Health) asks() bool {
 // surges says whether a service is replaced without a gap unless it says otherwise: when it listens on sockets that both
 // processes inherit, the new one's answers can be told from the old one's, and no hooks stand between the two.
 func (s *Service) surges() bool {
-	if len(s.Listen) == 0 || s.Builtin == "sink" || s.Hooks != (Hooks{}) {
+	if len(s.Listen) == 0 || s.Builtin == "sink" || s.publishesToAll() || s.Hooks != (Hooks{}) {
 		return false
 	}
 	h := s.Health

@@ -54,7 +54,7 @@ type Stream struct {
 // Service is one small program, user-written or built-in.
 type Service struct {
 	Name      string
-	Builtin   string   // ingest, route or sink; empty for the user's programs
+	Builtin   string   // ingest, route, sink or zmq; empty for the user's programs
 	Build     []string // argv, run once before the first start; from a string by POSIX word rules, no shell
 	Run       []string // argv
 	Env       map[string]string
@@ -88,6 +88,7 @@ type Service struct {
 	Ingest  *Ingest
 	RouteBy *RouteBy
 	To      *Target
+	ZMQ     []ZMQSocket `json:",omitempty"` // in file order
 }
 
 // Limits bound each instance of a service; what is zero or nil is not bounded. The first four hold for its whole tree.

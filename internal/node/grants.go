@@ -152,6 +152,8 @@ func builtinConfig(s manifest.Service) (json.RawMessage, error) {
 		settings = s.RouteBy
 	case "sink":
 		settings = s.To
+	case "zmq":
+		settings = s.ZMQ
 	default:
 		return nil, nil
 	}

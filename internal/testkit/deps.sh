@@ -1,11 +1,13 @@
 #!/bin/sh
-# Installs what the tests need from Debian packages: a C compiler for the race detector, and the real Supervisor, with
-# which internal/supervisord is compared. Running it again changes nothing. Needs root only when something is missing.
+# Installs what the tests need from Debian packages: a C compiler for the race detector, the real Supervisor, with which
+# internal/supervisord is compared, and foreign clients of the bus, pyzmq and mosquitto_pub. Running it again changes nothing. Needs root only when something is missing.
 set -eu
 
 packages=
 command -v cc >/dev/null || packages="$packages gcc libc6-dev"
 command -v supervisord >/dev/null && /usr/bin/python3 -W ignore -c 'import supervisor.options' 2>/dev/null || packages="$packages supervisor"
+/usr/bin/python3 -c 'import zmq' 2>/dev/null || packages="$packages python3-zmq"
+command -v mosquitto_pub >/dev/null || packages="$packages mosquitto-clients"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
