@@ -18,13 +18,13 @@ const (
 	fanPrefix        = 1 << 10
 )
 
-// zmqFan gives the events of a stream to every SUB peer that subscribes to them, each as a message of the event's
+// zmqFan gives the events of a stream, or live ones, to every SUB peer that subscribes to them, each as a message of the event's
 // subject and the event. As a PUB socket does, it waits for nobody: what finds a peer at its high-water mark is dropped
 // for that peer and counted, and events that nobody subscribes to are gone.
 type zmqFan struct {
 	*zmqDoor
 	conn      *bus.Conn
-	stage     *bus.Stage
+	source    runner // a Stage, or for live events a Watcher
 	hwm       int
 	multipart bool
 
@@ -39,16 +39,25 @@ type fanPeer struct {
 
 func newZMQFan(conn *bus.Conn, z manifest.ZMQSocket, door *zmqDoor) (*zmqFan, error) {
 	f := &zmqFan{zmqDoor: door, conn: conn, hwm: z.HWM, multipart: z.Multipart}
-	var err error
+	topic := bus.NewTopic[[]byte](strings.TrimSuffix(z.Pub, ".>"))
+	if slices.Contains(conn.Grant().Watches, z.Pub) {
+		f.source = topic.Watch(conn, f.fan, bus.WatchConfig{Drain: turnsDrain})
+		return f, nil
+	}
 	// One worker, so that peers see the stream's order.
-	f.stage, err = bus.NewStage(conn, bus.NewTopic[[]byte](strings.TrimSuffix(z.Pub, ".>")), f.handle, bus.StageConfig{Workers: 1, Drain: turnsDrain})
+	stage, err := bus.NewStage(conn, topic, func(ctx context.Context, e bus.Event[[]byte], _ *bus.Out) error {
+		return f.fan(ctx, e)
+	}, bus.StageConfig{Workers: 1, Drain: turnsDrain})
+	f.source = stage
 	return f, err
 }
 
 // Run gives events to peers until ctx ends.
-func (f *zmqFan) Run(ctx context.Context) error { return runZMQStage(ctx, f.stage, f.zmqDoor, f.give) }
+func (f *zmqFan) Run(ctx context.Context) error {
+	return runZMQSource(ctx, f.source, f.zmqDoor, f.give)
+}
 
-func (f *zmqFan) handle(ctx context.Context, e bus.Event[[]byte], _ *bus.Out) error {
+func (f *zmqFan) fan(ctx context.Context, e bus.Event[[]byte]) error {
 	parts, err := messageOf(e.Data, f.multipart)
 	if err != nil {
 		return bus.Reject("zmq/no-parts", err)

@@ -41,6 +41,7 @@ type zmqIntake struct {
 	sub       bool
 	multipart bool
 	route     wire.Route
+	live      bool      // nothing stores the subject
 	builders  sync.Pool // *bus.Builder
 }
 
@@ -48,6 +49,11 @@ func newZMQIntake(conn *bus.Conn, z manifest.ZMQSocket, door *zmqDoor) (*zmqInta
 	in := &zmqIntake{zmqDoor: door, conn: conn, sub: z.Sub != "", multipart: z.Multipart}
 	in.subject, in.topics = strings.CutSuffix(z.Stores(), ".>")
 	i := slices.IndexFunc(conn.Grant().Publish, func(r wire.Route) bool { return wire.Covers(r.Subject, z.Stores()) })
+	in.live = slices.ContainsFunc(conn.Grant().Live, func(pattern string) bool { return wire.Covers(pattern, z.Stores()) })
+	if in.live {
+		in.builders.New = func() any { return bus.NewBuilder(wire.CodecNone) }
+		return in, nil
+	}
 	if i < 0 {
 		return nil, &fault.Error{
 			Code: bus.CodeNoRoute, Kind: fault.Misuse, Where: z.Stores(), What: "the service may not publish to it",
@@ -190,6 +196,9 @@ func (in *zmqIntake) store(work context.Context, p roundPart) error {
 	done := in.conn.Counters().Working()
 	defer done()
 	events, size := p.events.Len(), p.events.RawBytes()-p.events.Len()
+	if in.live {
+		return in.send(work, p)
+	}
 	messages := p.alone
 	if in.route.Frames {
 		messages = [][]byte{p.events.Frame()}
@@ -203,6 +212,24 @@ func (in *zmqIntake) store(work context.Context, p roundPart) error {
 	counters.EventsIn.Add(uint64(events))
 	counters.BytesIn.Add(uint64(size))
 	counters.AddOut(in.subject, uint64(events), uint64(size))
+	return nil
+}
+
+// send sends events that nothing stores.
+func (in *zmqIntake) send(work context.Context, p roundPart) error {
+	topic := bus.NewTopic[[]byte](p.subject)
+	for _, event := range p.alone {
+		if _, err := topic.Publish(work, in.conn, event); err != nil {
+			if fault.Code(err) != bus.CodeUnavailable {
+				return fmt.Errorf("send on %s: %w", p.subject, err)
+			}
+			in.conn.Counters().Dropped.Add(1) // who listens now does not hear it later
+			in.complain(work, "live messages are lost: the bus is away", err)
+			continue
+		}
+		in.conn.Counters().EventsIn.Add(1)
+		in.conn.Counters().BytesIn.Add(uint64(len(event)))
+	}
 	return nil
 }
 

@@ -385,6 +385,21 @@ func TestSubscribersGetWhatTheySubscribeTo(t *testing.T) {
 	}
 }
 
+func TestLiveEventsGoToSubscribersAndComeFromPublishers(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	conn := zmqGrant(t, b, wire.Grant{Watches: []string{"prices.>"}})
+	f := serveFan(t, conn, manifest.ZMQSocket{Pub: "prices.>", HWM: 1000})
+	in, _ := serveZMQ(t, connect(t, b, b.Grant(t, wire.Grant{Service: "in", Live: []string{"prices.>"}})), manifest.ZMQSocket{Sub: "prices.>"})
+	s := startScript(t, "sub.py", f.address, "prices.b", "5")
+	s.want("ready")
+	testkit.Eventually(t, func() bool { return f.subscriptions() == 1 }, "it has subscribed")
+	startScript(t, "pub.py", in, "5").want("sent 10")
+	for _, e := range numberedJSON(5) {
+		s.want("prices.berlin " + e)
+	}
+}
+
 type servedFan struct {
 	*zmqFan
 	address string

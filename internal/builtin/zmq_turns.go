@@ -75,11 +75,16 @@ func newZMQTurns(conn *bus.Conn, z manifest.ZMQSocket, door *zmqDoor) (*zmqTurns
 
 // Run gives events to peers until ctx ends.
 func (t *zmqTurns) Run(ctx context.Context) error {
-	return runZMQStage(ctx, t.stage, t.zmqDoor, t.give)
+	return runZMQSource(ctx, t.stage, t.zmqDoor, t.give)
 }
 
-// runZMQStage serves peers for as long as stage runs, so that what it has in hand can still be written.
-func runZMQStage(ctx context.Context, stage *bus.Stage, door *zmqDoor, serve func(context.Context, *zmtp.Conn) error) error {
+// runner is where a socket's events come from.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// runZMQSource serves peers for as long as source runs, so that what it has in hand can still be written.
+func runZMQSource(ctx context.Context, source runner, door *zmqDoor, serve func(context.Context, *zmtp.Conn) error) error {
 	peersCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ctx, fail := context.WithCancel(ctx)
@@ -90,7 +95,7 @@ func runZMQStage(ctx context.Context, stage *bus.Stage, door *zmqDoor, serve fun
 		served = door.serve(peersCtx, serve)
 		fail()
 	})
-	err := stage.Run(ctx)
+	err := source.Run(ctx)
 	stop()
 	group.Wait()
 	return errors.Join(err, served)

@@ -20,7 +20,7 @@ func builtinUses(name string) builtinUse {
 	case "sink":
 		return builtinUse{[]string{"consumes", "to"}, nil}
 	case "zmq":
-		return builtinUse{[]string{"listen", "zmq"}, []string{"publishes", "consumes", "calls"}}
+		return builtinUse{[]string{"listen", "zmq"}, []string{"publishes", "consumes", "watches", "calls"}}
 	}
 	// The user's programs do what they like, but have no settings of ours.
 	return builtinUse{nil, []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues"}}

@@ -16,7 +16,7 @@ type ZMQSocket struct {
 
 	Pull string // subject that messages of PUSH peers are stored on
 	Push string // what PULL peers are given in turn, one of consumes
-	Pub  string // what SUB peers are given, each all that it subscribes to, one of consumes
+	Pub  string // what SUB peers are given, each all that it subscribes to, one of consumes or watches
 	Sub  string // subject that messages of PUB peers are stored on; with a final > the topic is the rest of the subject
 	Rep  string // call that requests of REQ peers are put to
 
@@ -46,7 +46,7 @@ func zmqSockets() shape[[]ZMQSocket] {
 	return named[ZMQSocket]{plainName(), object([]key[ZMQSocket]{
 		field("pull", "Subject that the messages of PUSH peers are stored on.", nameText(dottedName()), func(z *ZMQSocket) *string { return &z.Pull }),
 		field("push", "What PULL peers are given in turn: one of consumes.", subject, func(z *ZMQSocket) *string { return &z.Push }),
-		field("pub", "What SUB peers are given, each all that it subscribes to: one of consumes. The topic is the event's subject.", subject, func(z *ZMQSocket) *string { return &z.Pub }),
+		field("pub", "What SUB peers are given, each all that it subscribes to: one of consumes or watches. The topic is the event's subject.", subject, func(z *ZMQSocket) *string { return &z.Pub }),
 		field("sub", "Subject that the messages of PUB peers are stored on. With a final > the topic is the rest of the subject.", subject, func(z *ZMQSocket) *string { return &z.Sub }),
 		field("rep", "Call that the requests of REQ peers are put to: one of calls.", nameText(dottedName()), func(z *ZMQSocket) *string { return &z.Rep }),
 		field("hwm", "Messages that wait for one peer of push or pub. Default 1000.", whole(1, 1_000_000), func(z *ZMQSocket) *int { return &z.HWM }),
@@ -132,7 +132,10 @@ func (c *checker) zmqSubject(s *Service, z *ZMQSocket, kind string, at position)
 		for _, from := range s.Consumes {
 			known = append(known, from.Subject)
 		}
-		ok = slices.Contains(known, subject) || c.undecoded(s, list, len(s.Consumes))
+		if z.Pub != "" {
+			known = append(known, s.Watches...)
+		}
+		ok = slices.Contains(known, subject) || c.undecoded(s, list, len(s.Consumes)) || z.Pub != "" && c.undecoded(s, "watches", len(s.Watches))
 	case z.Rep != "":
 		list, known = "calls", s.Calls
 		ok = slices.Contains(known, subject) || c.undecoded(s, list, len(s.Calls))
