@@ -39,10 +39,7 @@ func (c Call[Req, Resp]) Subject() string { return c.subject }
 func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, error) {
 	var resp Resp
 	if !slices.Contains(conn.cfg.Grant.Calls, c.subject) {
-		return resp, &fault.Error{
-			Code: CodeNoCall, Where: c.subject, What: fmt.Sprintf("service %q may not ask %q", conn.cfg.Grant.Service, c.subject),
-			Fix: fmt.Sprintf("add %s to calls of service %s", c.subject, conn.cfg.Grant.Service),
-		}
+		return resp, conn.undeclared(CodeNoCall, "ask", "calls", c.subject)
 	}
 	data, err := encode(c.subject, req)
 	if err != nil {
@@ -53,8 +50,13 @@ func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, er
 		defer cancel()
 		ctx = timed
 	}
+	ctx, done := conn.denials.untilDenied(ctx, c.subject)
+	defer done()
 	msg, err := conn.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.subject, Data: data})
 	if err != nil {
+		if denied := context.Cause(ctx); fault.Code(denied) == CodeDenied {
+			return resp, denied
+		}
 		return resp, askFault(ctx, c.subject, err)
 	}
 	if code := msg.Header.Get(wire.HeaderCode); code != "" {
@@ -129,10 +131,7 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 func (s *Server) Run(ctx context.Context) error {
 	g := s.conn.cfg.Grant
 	if !slices.Contains(g.Serves, s.subject) {
-		return &fault.Error{
-			Code: CodeNotServed, Where: s.subject, What: fmt.Sprintf("service %q may not serve %q", g.Service, s.subject),
-			Fix: fmt.Sprintf("add %s to serves of service %s", s.subject, g.Service),
-		}
+		return s.conn.undeclared(CodeNotServed, "serve", "serves", s.subject)
 	}
 	work, abandon := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abandon(nil)

@@ -143,7 +143,7 @@ func (p *Publisher) storeEvents(ctx context.Context, b *Builder) ([]uint64, erro
 		var ack *jetstream.PubAck
 		err := error(nil)
 		if futures[i] != nil {
-			ack, err = await(ctx, futures[i])
+			ack, err = p.conn.await(ctx, futures[i])
 		}
 		if futures[i] == nil || (err != nil && retryable(err)) {
 			ack, err = p.conn.PublishFrame(ctx, p.subject, msg.Header, msg.Data)

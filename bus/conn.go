@@ -42,18 +42,21 @@ const (
 type Config struct {
 	URL    string       // nats://127.0.0.1:PORT
 	Grant  wire.Grant   // credential and wiring
+	File   string       // the file that Grant was read from, which is read again when the credential in it is replaced; may be empty
 	Run    string       // id of this incarnation, told in reports; may be empty
 	Logger *slog.Logger // nil discards
 }
 
 // Conn is a connection to the bus, shared by every part of a process. It reconnects for ever. Safe for concurrent use.
 type Conn struct {
-	cfg       Config
-	nc        *nats.Conn
-	js        jetstream.JetStream
-	log       *slog.Logger
-	counters  Counters
-	outWindow *semaphore.Weighted // bytes
+	cfg        Config
+	nc         *nats.Conn
+	credential credential
+	js         jetstream.JetStream
+	log        *slog.Logger
+	counters   Counters
+	denials    denials
+	outWindow  *semaphore.Weighted // bytes
 
 	mu         sync.Mutex
 	reconnects uint64
@@ -75,6 +78,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 		changed:   make(chan struct{}),
 		byTopic:   make(map[string]*Publisher),
 	}
+	c.credential.path, c.credential.grant = cfg.File, cfg.Grant
 	for attempt := 0; ; attempt++ {
 		nc, err := nats.Connect(cfg.URL, c.options()...)
 		if err == nil {
@@ -96,6 +100,10 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 		return nil, fmt.Errorf("set up jetstream: %w", err)
 	}
 	c.js = js
+	if err := c.followCredential(); err != nil {
+		c.nc.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -114,7 +122,7 @@ func FromEnv(ctx context.Context, logger *slog.Logger) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read grant: %w", err)
 	}
-	return Connect(ctx, Config{URL: url, Grant: grant, Run: os.Getenv(wire.EnvRun), Logger: logger})
+	return Connect(ctx, Config{URL: url, Grant: grant, File: path, Run: os.Getenv(wire.EnvRun), Logger: logger})
 }
 
 func (c *Conn) options() []nats.Option {
@@ -136,6 +144,7 @@ func (c *Conn) options() []nats.Option {
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			c.log.Info("bus connection is back")
+			c.denials.forget()
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.reconnects++
@@ -144,7 +153,7 @@ func (c *Conn) options() []nats.Option {
 		}),
 	}
 	if g.User != "" {
-		opts = append(opts, nats.UserInfo(g.User, g.Password))
+		opts = append(opts, nats.UserInfoHandler(c.credential.now))
 	}
 	if g.Inbox != "" {
 		opts = append(opts, nats.CustomInboxPrefix(g.Inbox))
@@ -154,6 +163,10 @@ func (c *Conn) options() []nats.Option {
 
 // asyncError logs what the broker says outside any request: mostly a right that the grant lacks.
 func (c *Conn) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if subject, denied, ok := c.denied(err); ok {
+		c.denials.add(subject, denied)
+		err = denied
+	}
 	subject := ""
 	if sub != nil {
 		subject = sub.Subject
@@ -210,7 +223,7 @@ func (c *Conn) route(subject string) (wire.Route, error) {
 			return r, nil
 		}
 	}
-	return wire.Route{}, noRoute(subject, c.cfg.Grant.Service)
+	return wire.Route{}, c.undeclared(CodeNoRoute, "publish to", "publishes", subject)
 }
 
 // maxEventBytes is the largest event that surely fits in one message, whatever it compresses to.

@@ -24,6 +24,7 @@ const (
 	CodeNotServed     = "bus/not-served"     // the subject is not declared under serves
 	CodeNotWatched    = "bus/not-watched"    // the topic is not declared under watches
 	CodeOverflow      = "bus/overflow"       // a watch with the policy Fail had no room
+	CodeDenied        = "bus/denied"         // the broker refuses what the grant of this process seemed to allow
 	CodeTimedOut      = "bus/timeout"        // a call was not answered in time; it may have been carried out
 	CodeGap           = "bus/gap"            // frames were dropped by the stream's limits before they were read; only logged
 	CodeStreamReset   = "bus/stream-reset"   // a watermark lies beyond the end of its stream
@@ -79,14 +80,6 @@ func publishFault(subject string, err error) error {
 
 // retryable reports whether a publish that failed with err may succeed later without anything changing here.
 func retryable(err error) bool { return fault.Code(err) == CodeUnavailable }
-
-func noRoute(subject, service string) error {
-	return &fault.Error{
-		Code: CodeNoRoute, Where: subject,
-		What: fmt.Sprintf("service %q may not publish to %q", service, subject),
-		Fix:  fmt.Sprintf("add %s to publishes of service %s", subject, service),
-	}
-}
 
 func tooLarge(subject string, size, limit int) error {
 	return &fault.Error{

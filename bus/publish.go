@@ -71,7 +71,7 @@ func (c *Conn) publishOnce(ctx context.Context, msg *nats.Msg, opts []jetstream.
 	if err != nil {
 		return nil, publishFault(msg.Subject, err)
 	}
-	return await(ctx, future)
+	return c.await(ctx, future)
 }
 
 // send starts to store msg. The message's bytes are not read after it returns: retrying is left to the callers here.
@@ -82,15 +82,22 @@ func (c *Conn) send(msg *nats.Msg, opts ...jetstream.PublishOpt) (jetstream.PubA
 	return c.js.PublishMsgAsync(msg, all...)
 }
 
-// await waits for the acknowledgement of a sent message.
-func await(ctx context.Context, future jetstream.PubAckFuture) (*jetstream.PubAck, error) {
-	select {
-	case ack := <-future.Ok():
-		return ack, nil
-	case err := <-future.Err():
-		return nil, publishFault(future.Msg().Subject, err)
-	case <-ctx.Done():
-		return nil, ended(ctx, future.Msg().Subject, nil)
+// await waits for the acknowledgement of a sent message, or for the broker's refusal of its subject.
+func (c *Conn) await(ctx context.Context, future jetstream.PubAckFuture) (*jetstream.PubAck, error) {
+	for {
+		more, denied := c.denials.of(future.Msg().Subject)
+		if denied != nil {
+			return nil, denied
+		}
+		select {
+		case ack := <-future.Ok():
+			return ack, nil
+		case err := <-future.Err():
+			return nil, publishFault(future.Msg().Subject, err)
+		case <-more:
+		case <-ctx.Done():
+			return nil, ended(ctx, future.Msg().Subject, nil)
+		}
 	}
 }
 
@@ -128,7 +135,7 @@ func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg) (left []*nats.Ms
 	var out []sent
 	settle := func() {
 		for _, s := range out {
-			if _, e := await(ctx, s.future); e != nil {
+			if _, e := c.await(ctx, s.future); e != nil {
 				left, err = append(left, s.msg), worse(err, e)
 			}
 			c.outWindow.Release(s.bytes)

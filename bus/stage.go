@@ -268,7 +268,7 @@ func (c *Conn) source(subject string) (wire.Source, error) {
 	return wire.Source{}, &fault.Error{
 		Code: CodeNoSource, Where: subject,
 		What: fmt.Sprintf("service %q does not consume %q alone", c.cfg.Grant.Service, subject),
-		Fix:  fmt.Sprintf("add %s to consumes of service %s", subject, c.cfg.Grant.Service),
+		Fix:  c.cfg.Grant.Fix("consumes", subject),
 	}
 }
 

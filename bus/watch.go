@@ -107,13 +107,9 @@ func (w *Watcher) Dropped() uint64 {
 // Run handles events until ctx ends, then those that have reached it, and returns. It returns the fault bus/not-watched
 // when the topic is not declared under watches, and bus/overflow when the policy is Fail and there was no room.
 func (w *Watcher) Run(ctx context.Context) error {
-	g := w.conn.cfg.Grant
 	patterns := w.conn.watched(w.topic)
 	if len(patterns) == 0 {
-		return &fault.Error{
-			Code: CodeNotWatched, Where: w.topic, What: fmt.Sprintf("service %q may not watch %q", g.Service, w.topic),
-			Fix: fmt.Sprintf("add %s to watches of service %s", w.topic, g.Service),
-		}
+		return w.conn.undeclared(CodeNotWatched, "watch", "watches", w.topic)
 	}
 	nc := w.conn.nc
 	if w.cfg.Full == Block {
@@ -171,6 +167,7 @@ func (w *Watcher) dial(ctx context.Context) (*nats.Conn, error) {
 		}
 		nc, err = nats.Connect(w.conn.cfg.URL, opts...)
 	}
+	w.conn.credential.covers(nc)
 	return nc, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hozo-dev/hozo/wire"
 )
@@ -26,11 +27,13 @@ type Access struct {
 
 // User is one credential with its rights. Subjects that are in no list are refused; the user [PlatformUser] needs none.
 type User struct {
-	Name           string   `json:"name"`
-	PasswordSHA256 string   `json:"password_sha256"` // hex; passwords are random, so a fast hash gives nothing away
-	Publish        []string `json:"publish,omitempty"`
-	Subscribe      []string `json:"subscribe,omitempty"`
-	Respond        bool     `json:"respond,omitempty"` // may answer each request that it receives, once
+	Name           string    `json:"name"`
+	PasswordSHA256 string    `json:"password_sha256"`  // hex; passwords are random, so a fast hash gives nothing away
+	Expires        time.Time `json:"expires,omitzero"` // of the password: it makes no connection after that; zero: never
+	Earlier        []Secret  `json:"earlier,omitempty"`
+	Publish        []string  `json:"publish,omitempty"`
+	Subscribe      []string  `json:"subscribe,omitempty"`
+	Respond        bool      `json:"respond,omitempty"` // may answer each request that it receives, once
 }
 
 // HashPassword returns what User.PasswordSHA256 holds for password.
@@ -43,13 +46,14 @@ func HashPassword(password string) string {
 func UserOf(g wire.Grant) User {
 	publish, subscribe := Rights(g)
 	return User{
-		Name: g.User, PasswordSHA256: HashPassword(g.Password), Publish: publish, Subscribe: subscribe,
+		Name: g.User, PasswordSHA256: HashPassword(g.Password), Expires: g.Expires, Publish: publish, Subscribe: subscribe,
 		Respond: len(g.Serves) > 0,
 	}
 }
 
 // WriteAccess stores access as dir/access.json with mode 0600. A reader, and a crash, see the old file or the new one.
-// A running broker follows the file: new connections are judged by it.
+// A running broker follows the file: new connections are judged by it, and those of users whose password is in it no
+// more are closed.
 func WriteAccess(dir string, access Access) error {
 	data, err := json.MarshalIndent(access, "", "  ")
 	if err != nil {

@@ -168,6 +168,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		}
 		b.cfg.Logger.ErrorContext(ctx, "the disk is full: the server is stopped until there is room", "store", b.store, "error", err)
 		b.log.forget()
+		b.gate.forget()
 		if err := b.prepare(); err != nil {
 			return err
 		}
@@ -221,6 +222,11 @@ func (b *Broker) serve(ctx context.Context, srv *server.Server) (full bool, err 
 		}
 		return b.isFull(line), err
 	}
+	stop, err := b.serveRenewals()
+	if err != nil {
+		return false, err
+	}
+	defer stop()
 	b.once.Do(func() { close(b.ready) })
 	b.cfg.Logger.InfoContext(ctx, "broker ready", "url", b.URL())
 	check, look := time.NewTicker(checkInterval), time.NewTicker(spaceInterval)
@@ -237,6 +243,7 @@ func (b *Broker) serve(ctx context.Context, srv *server.Server) (full bool, err 
 		case <-look.C:
 			intake.look(ctx)
 		case <-check.C:
+			b.endLapsed(ctx, srv)
 			if !srv.JetStreamEnabled() {
 				return b.isFull(""), b.storeFault(errors.New("JetStream has switched itself off"))
 			}

@@ -3,13 +3,14 @@ package broker
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/hozo-dev/hozo/wire"
 )
 
 // probeUser is the broker's own user, for its readiness check.
@@ -23,13 +24,14 @@ type gate struct {
 	dir           string
 	probePassword string // random, known to this process only
 
-	mu    sync.Mutex
-	info  os.FileInfo // of the access file that users was made from; nil when there is none
-	users map[string]account
+	mu     sync.Mutex
+	info   os.FileInfo // of the access file that users was made from; nil when there is none
+	users  map[string]account
+	leases map[uint64]lease // by the server's number of the connection
 }
 
 type account struct {
-	passwordSum []byte
+	keys        keys
 	permissions *server.Permissions // nil allows everything
 }
 
@@ -40,35 +42,45 @@ func newGate(dir string) (*gate, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return nil, err
 	}
-	return &gate{dir: dir, probePassword: hex.EncodeToString(secret)}, nil
+	return &gate{dir: dir, probePassword: hex.EncodeToString(secret), leases: map[uint64]lease{}}, nil
 }
 
 // Check implements server.Authentication. It is called concurrently.
 func (g *gate) Check(c server.ClientAuthentication) bool {
 	name, password := c.GetOpts().Username, c.GetOpts().Password
-	found, ok := g.lookup(name)
-	sum := sha256.Sum256([]byte(password))
-	// An unknown name is compared like a wrong password, so that the time taken tells nothing of the names there are.
-	same := subtle.ConstantTimeCompare(sum[:], found.passwordSum) == 1
-	if !ok || !same {
+	sum := digest(sha256.Sum256([]byte(password)))
+	now := time.Now()
+	found, ok := g.admit(name, sum, now, c.GetID())
+	if !ok {
 		return false
 	}
+	// Not under the lock: the server takes locks of its own.
 	c.RegisterUser(&server.User{Username: name, Permissions: found.permissions})
 	return true
 }
 
-func (g *gate) lookup(name string) (account, bool) {
-	if name == probeUser {
-		sum := sha256.Sum256([]byte(g.probePassword))
-		return account{sum[:], permissions(User{Publish: []string{"$JS.API.INFO"}, Subscribe: []string{"_INBOX.>"}})}, true
-	}
+// admit looks a user up and notes the connection as its own.
+func (g *gate) admit(name string, sum digest, now time.Time, client uint64) (account, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	found, ok := g.lookupLocked(name)
+	// An unknown name is compared like a wrong password, so that the time taken tells nothing of the names there are.
+	if !found.keys.opens(sum, now) || !ok {
+		return account{}, false
+	}
+	if name != probeUser {
+		g.leases[client] = lease{name, sum}
+	}
+	return found, true
+}
+
+func (g *gate) lookupLocked(name string) (account, bool) {
+	if name == probeUser {
+		own := User{Publish: []string{"$JS.API.INFO"}, Subscribe: []string{"_INBOX.>", wire.RenewSubject + ".>"}, Respond: true}
+		return account{keys{current: sha256.Sum256([]byte(g.probePassword))}, permissions(own)}, true
+	}
 	g.refreshLocked()
 	found, ok := g.users[name]
-	if !ok {
-		found.passwordSum = make([]byte, sha256.Size)
-	}
 	return found, ok
 }
 
@@ -90,11 +102,9 @@ func (g *gate) refreshLocked() {
 	}
 	users := make(map[string]account, len(access.Users))
 	for _, u := range access.Users {
-		sum, err := hex.DecodeString(u.PasswordSHA256)
-		if err != nil || len(sum) != sha256.Size || u.Name == "" {
-			continue // an entry that nobody can match
+		if keys, ok := keysOf(u); ok && u.Name != "" {
+			users[u.Name] = account{keys, permissions(u)}
 		}
-		users[u.Name] = account{sum, permissions(u)}
 	}
 	g.info, g.users = info, users
 }

@@ -66,7 +66,7 @@ func Parse(src []byte, path, env string) (*Manifest, error) {
 		}
 	}
 	if root != nil && root.kind == kindMap {
-		m.Path, m.Dir, m.Env = full, d.dir, env
+		m.Path, m.Dir, m.Env, m.Places = full, d.dir, env, Places{root}
 		m.fill(root)
 		(&checker{report: r, root: root, m: m}).all()
 	}

@@ -23,6 +23,8 @@ type Manifest struct {
 	Streams  []Stream  // in file order
 	Live     []string  `json:",omitempty"` // subject patterns that no stream stores: what is published there reaches who listens then
 	Services []Service // in file order
+
+	Places Places `json:"-"` // where all that stands; empty for a manifest that was not read from a file
 }
 
 // Broker tunes the message engine.

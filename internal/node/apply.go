@@ -26,7 +26,7 @@ func (n *Node) prepare(m *manifest.Manifest, fresh bool) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	grants, err := grantsOf(m, n.state)
+	grants, err := grantsOf(m, n.state, dueForReplacement)
 	if err != nil {
 		return nil, err
 	}
@@ -101,11 +101,7 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 
 // carryOut makes the host what p says.
 func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.Step, error) {
-	// An instance that goes may need its credential until it has drained.
-	if err := broker.WriteAccess(n.state.broker(), accessOf(p.password, append(leaving(n.state, p.grants), p.grants...))); err != nil {
-		return nil, err
-	}
-	if err := writeGrants(n.state, p.manifest, p.grants); err != nil {
+	if err := n.install(p.manifest, p.password, p.grants); err != nil {
 		return nil, err
 	}
 	if err := write(n.state.layout(), p.layout); err != nil {
@@ -130,7 +126,7 @@ func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.St
 	if ctx.Err() != nil {
 		return steps, err // some may still be on their way out
 	}
-	if err := joined(err, broker.WriteAccess(n.state.broker(), accessOf(p.password, p.grants))); err != nil {
+	if err := joined(err, n.writeAccess(p.password, p.grants)); err != nil {
 		return steps, err
 	}
 	return steps, dropGrants(n.state, p.grants)

@@ -66,6 +66,13 @@ func (c *Client) Scale(ctx context.Context, services map[string]int) ([]plan.Ste
 	return reply.Steps, err
 }
 
+// Rotate replaces the credentials of services, or of all when none is named.
+func (c *Client) Rotate(ctx context.Context, services []string) (Rotation, error) {
+	var done Rotation
+	err := c.do(ctx, http.MethodPost, "/v1/access/rotate", rotateRequest{services}, &done)
+	return done, err
+}
+
 // Down stops everything. It returns when the services are gone; the node and its keeper end right after.
 func (c *Client) Down(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/v1/down", struct{}{}, nil)

@@ -97,6 +97,14 @@ func (c *control) routes() http.Handler {
 		steps, err := c.node.scaleTo(r.Context(), in.Services)
 		answer(w, applyReply{steps}, err)
 	})
+	mux.HandleFunc("POST /v1/access/rotate", func(w http.ResponseWriter, r *http.Request) {
+		var in rotateRequest
+		if !decode(w, r, &in) {
+			return
+		}
+		done, err := c.node.rotateServices(r.Context(), in.Services)
+		answer(w, done, err)
+	})
 	mux.HandleFunc("POST /v1/down", c.down)
 	mux.HandleFunc("POST /v1/services/{name}/run", c.errand)
 	acts := map[string]func(context.Context, string) error{
@@ -187,6 +195,11 @@ type applyRequest struct {
 // scaleRequest sets numbers of instances by hand; 0 gives a service back to the manifest.
 type scaleRequest struct {
 	Services map[string]int `json:"services"`
+}
+
+// rotateRequest names services; none is all.
+type rotateRequest struct {
+	Services []string `json:"services"`
 }
 
 type applyReply struct {

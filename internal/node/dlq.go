@@ -40,8 +40,21 @@ type Selection struct {
 // listLimit is how many dead letters are listed when the caller names no limit.
 const listLimit = 100
 
+// deadPatience is how long a broker that is starting may take to have the stream of dead letters.
+const deadPatience = 5 * time.Second
+
 func (n *Node) dead(ctx context.Context) (jetstream.Stream, error) {
-	stream, err := n.js.Stream(ctx, wire.StreamName(wire.DeadStream))
+	wait, cancel := context.WithTimeout(ctx, deadPatience)
+	defer cancel()
+	stream, err := n.js.Stream(wait, wire.StreamName(wire.DeadStream))
+	for tick := time.Tick(50 * time.Millisecond); errors.Is(err, jetstream.ErrStreamNotFound) && wait.Err() == nil; {
+		select {
+		case <-tick:
+		case <-wait.Done():
+			continue
+		}
+		stream, err = n.js.Stream(wait, wire.StreamName(wire.DeadStream))
+	}
 	if err != nil {
 		return nil, &fault.Error{Code: "dlq/unavailable", What: "the broker does not answer", Err: err, Fix: "look at `hozo status`"}
 	}

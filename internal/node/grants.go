@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/hozo-dev/hozo/internal/broker"
 	"github.com/hozo-dev/hozo/internal/manifest"
@@ -25,13 +26,11 @@ func usesBus(s manifest.Service) bool {
 	return len(s.Publishes)+len(s.Consumes)+len(s.Watches)+len(s.Serves)+len(s.Calls)+len(s.Handles)+len(s.Enqueues) > 0
 }
 
-// grantsOf makes the grant of every instance of m. Passwords of grants that exist are kept, because running services
-// hold them.
-func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
-	streams := map[string]manifest.Stream{}
-	for _, s := range m.Streams {
-		streams[s.Name] = s
-	}
+// grantsOf makes the grant of every instance of m. Passwords of grants that exist are kept unless replace says so, because
+// running services hold them.
+func grantsOf(m *manifest.Manifest, st state, replace func(wire.Grant) bool) ([]wire.Grant, error) {
+	now := time.Now()
+	streams := streamsOf(m)
 	var grants []wire.Grant
 	for _, s := range m.Services {
 		config, err := builtinConfig(s)
@@ -40,20 +39,35 @@ func grantsOf(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 		}
 		for n := 1; n <= s.Scale; n++ {
 			name := instanceName(s.Name, n)
-			password, err := keptPassword(st.grant(name))
+			password, expires, err := passwordOf(st.grant(name), now, replace)
 			if err != nil {
 				return nil, err
 			}
-			g := wire.Grant{
-				Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
-				User: name, Password: password, Inbox: "_INBOX." + name,
-				Consumes: sources(s), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
-				Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls, Config: config,
-			}
+			g := wiringOf(m, s, n, streams)
+			g.Password, g.Expires, g.Config = password, expires, config
 			grants = append(grants, g)
 		}
 	}
 	return grants, nil
+}
+
+// wiringOf is the grant of instance n of a service but for its credential and its settings.
+func wiringOf(m *manifest.Manifest, s manifest.Service, n int, streams map[string]manifest.Stream) wire.Grant {
+	name := instanceName(s.Name, n)
+	return wire.Grant{
+		Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
+		User: name, Inbox: "_INBOX." + name, Declared: m.Place("services", s.Name),
+		Consumes: sources(s), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
+		Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls,
+	}
+}
+
+func streamsOf(m *manifest.Manifest) map[string]manifest.Stream {
+	streams := map[string]manifest.Stream{}
+	for _, s := range m.Streams {
+		streams[s.Name] = s
+	}
+	return streams
 }
 
 // wiring digests what the grant of an instance allows and configures, by the manifest's keys.
@@ -78,15 +92,16 @@ func wiring(grants []wire.Grant, instance string) map[string]string {
 	return all
 }
 
-func keptPassword(path string) (string, error) {
+// passwordOf returns the password of the grant at path, or a new one, and when it expires.
+func passwordOf(path string, now time.Time, replace func(wire.Grant) bool) (string, time.Time, error) {
 	g, err := wire.ReadGrant(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist) || (err == nil && g.Password == ""):
-		return newPassword(), nil
-	case err != nil:
-		return "", fmt.Errorf("read grant: %w", err)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", time.Time{}, fmt.Errorf("read grant: %w", err)
 	}
-	return g.Password, nil
+	if err != nil || g.Password == "" || replace(g) {
+		return newPassword(), now.Add(credentialLife), nil
+	}
+	return g.Password, g.Expires, nil
 }
 
 // sources are the streams that a service consumes, each with one reader for all its instances, and the way back for

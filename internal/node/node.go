@@ -107,6 +107,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add("control", &control{node: n, ready: n.ready})
 	g.Add("readiness", &once{do: func(context.Context) error { return sdnotify.Send(sdnotify.Ready) }})
 	g.Add("scaler", &once{do: func(context.Context) error { return nil }, then: n.scale})
+	g.Add("credentials", &once{do: func(context.Context) error { return nil }, then: n.replaceCredentials})
 	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
 	return g.Run(ctx)
 }

@@ -3,7 +3,9 @@ package testkit
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -145,6 +147,50 @@ func (b *TestBroker) Grant(t testing.TB, g wire.Grant) wire.Grant {
 		t.Fatal(err)
 	}
 	return g
+}
+
+// Rotate gives the user of g a new password and writes the grant to file, as the platform would; the old password is good
+// for grace. The owner is told.
+func (b *TestBroker) Rotate(t testing.TB, g wire.Grant, file string, grace time.Duration) wire.Grant {
+	t.Helper()
+	g = b.Replace(t, g, file, grace)
+	if err := b.NC.Publish(wire.CredentialSubject(g.Inbox), nil); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// Replace is like Rotate, but tells nobody.
+func (b *TestBroker) Replace(t testing.TB, g wire.Grant, file string, grace time.Duration) wire.Grant {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g.Password = rand.Text()
+	for i, u := range b.access.Users {
+		if u.Name == g.User {
+			b.access.Users[i] = broker.UserOf(g)
+		}
+	}
+	if err := broker.WriteAccessOver(b.Dir, b.access, time.Now(), grace); err != nil {
+		t.Fatal(err)
+	}
+	WriteGrant(t, g, file)
+	return g
+}
+
+// WriteGrant stores g at path, which is replaced at once.
+func WriteGrant(t testing.TB, g wire.Grant, path string) {
+	t.Helper()
+	data, err := json.Marshal(g)
+	if err == nil {
+		err = os.WriteFile(path+".new", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Layout is what the test has declared so far.

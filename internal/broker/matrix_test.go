@@ -1,0 +1,206 @@
+package broker_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// matrixServices are services of every kind that a manifest can declare.
+func matrixServices() []wire.Grant {
+	return []wire.Grant{
+		{Service: "ingest", Publish: []wire.Route{{Subject: "raw", Stream: "raw"}, {Subject: "raw.in.*", Stream: "raw"}}},
+		{Service: "stage", Consumes: []wire.Source{{Stream: "raw"}}, Publish: []wire.Route{{Subject: "events.a", Stream: "events"}, {Subject: "events.b.>", Stream: "events"}}, Enqueues: []string{"mail.send"}},
+		{Service: "part", Consumes: []wire.Source{{Stream: "events", Subjects: []string{"events.b.>"}}}, Calls: []string{"price.quote"}},
+		{Service: "sink", Consumes: []wire.Source{{Stream: "events", Ordered: true}}},
+		{Service: "mailer", Handles: []string{"mail.send"}},
+		{Service: "pricer", Serves: []string{"price.quote"}},
+		{Service: "ticker", Live: []string{"prices.>"}},
+		{Service: "board", Watches: []string{"prices.eu.>"}},
+		{Service: "idle"},
+	}
+}
+
+// declared says by the words of the manifest alone whether a service may use a subject. It shares no line with Rights.
+func declared(g wire.Grant, action broker.Action, subject string) bool {
+	me := g.Service + ".1"
+	if action == broker.Subscribe {
+		hears := len(g.Watches) > 0 && strings.HasPrefix(subject, "prices.eu.")
+		return hears || slices.Contains(g.Serves, subject) || strings.HasPrefix(subject, "_INBOX."+me+".")
+	}
+	if subject == "hozo.report."+me || subject == "hozo.renew."+me || slices.Contains(g.Calls, subject) {
+		return true
+	}
+	if strings.HasPrefix(subject, "prices.") {
+		return len(g.Live) > 0
+	}
+	kind, task := strings.CutPrefix(subject, "hozo.task.")
+	if task {
+		return slices.Contains(g.Enqueues, kind)
+	}
+	for _, r := range g.Publish {
+		if r.Subject == subject || strings.HasSuffix(r.Subject, ".>") && strings.HasPrefix(subject, strings.TrimSuffix(r.Subject, ">")) ||
+			strings.HasSuffix(r.Subject, ".in.*") && strings.HasPrefix(subject, strings.TrimSuffix(r.Subject, "*")) && strings.Count(subject, ".") == strings.Count(r.Subject, ".") {
+			return true
+		}
+	}
+	reads := len(g.Consumes) > 0
+	if strings.HasPrefix(subject, "hozo.dlq."+g.Service+".") {
+		return reads || len(g.Handles) > 0
+	}
+	// What is left are requests about streams: $JS.API.<what>.<stream>[.<consumer>…] and $JS.ACK.<stream>.<consumer>.…
+	stream, consumer, what := jsParts(subject)
+	writes := slices.ContainsFunc(g.Publish, func(r wire.Route) bool { return r.Stream == stream })
+	reader := slices.ContainsFunc(g.Consumes, func(s wire.Source) bool { return s.Stream == stream }) || stream == "hozo_retry" && reads
+	ordered := slices.ContainsFunc(g.Consumes, func(s wire.Source) bool { return s.Ordered })
+	worker := stream == "hozo_task" && slices.ContainsFunc(g.Handles, func(kind string) bool { return strings.ReplaceAll(kind, ".", "_") == consumer })
+	switch what {
+	case "STREAM.INFO":
+		return writes || reader || stream == "hozo_task" && len(g.Enqueues)+len(g.Handles) > 0 || stream == "hozo_dlq" && (reads || len(g.Handles) > 0)
+	case "CONSUMER.INFO", "CONSUMER.MSG.NEXT", "ACK":
+		return reader && consumer == g.Service || worker
+	case "CONSUMER.CREATE", "CONSUMER.DELETE", "CONSUMER.RESET":
+		return ordered && reader && consumer == g.Service
+	}
+	return false
+}
+
+func jsParts(subject string) (stream, consumer, what string) {
+	for _, verb := range jsVerbs {
+		for _, prefix := range []string{"$JS.API." + verb + ".", "$JS." + verb + "."} {
+			if rest, ok := strings.CutPrefix(subject, prefix); ok {
+				parts := append(strings.Split(rest, "."), "")
+				return parts[0], parts[1], verb
+			}
+		}
+	}
+	return "", "", ""
+}
+
+var jsVerbs = []string{
+	"STREAM.INFO", "STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.MSG.GET", "STREAM.MSG.DELETE", "STREAM.SNAPSHOT",
+	"CONSUMER.INFO", "CONSUMER.MSG.NEXT", "CONSUMER.CREATE", "CONSUMER.DELETE", "CONSUMER.RESET", "CONSUMER.PAUSE", "CONSUMER.NAMES", "CONSUMER.LIST", "DIRECT.GET", "ACK",
+}
+
+// matrixSubjects are every subject that there is: what services declare, their neighbours, and all that the broker knows.
+func matrixSubjects(services []wire.Grant) []string {
+	all := []string{
+		"raw", "raw.x", "raw.in.p1", "raw.in.p1.x", "events", "events.a", "events.a.x", "events.b", "events.b.x", "events.b.x.y", "other", "price.quote", "price.change", "prices", "prices.x", "prices.eu.x", "prices.>", "prices.eu.>",
+		"hozo.task.mail.send", "hozo.task.mail.drop", "hozo.report.>", "hozo.renew.>", "hozo.retry.stage.raw.1.0", "hozo.dlq.nobody.raw.1.0",
+		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.>", "$SRV.PING", "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
+		"$JS.FC.raw", "$KV.x", "$O.x", "_INBOX.>", "_INBOX.other.1.x", "_R_.x", ">", "*", "raw.>", "events.>", "hozo.>",
+	}
+	streams := []string{"raw", "events", "hozo_dlq", "hozo_retry", "hozo_task", "nosuch"}
+	for _, stream := range streams {
+		for _, verb := range jsVerbs {
+			switch prefix := "$JS.API." + verb + "." + stream; {
+			case verb == "ACK":
+				for _, g := range services {
+					all = append(all, "$JS.ACK."+stream+"."+g.Service+".1.1.1.1.0")
+				}
+				all = append(all, "$JS.ACK."+stream+".mail_send.1.1.1.1.0")
+			case strings.HasPrefix(verb, "CONSUMER") && verb != "CONSUMER.NAMES" && verb != "CONSUMER.LIST":
+				for _, g := range services {
+					all = append(all, prefix+"."+g.Service)
+				}
+				all = append(all, prefix+".mail_send", prefix+".mine")
+			default:
+				all = append(all, prefix)
+			}
+		}
+	}
+	for _, g := range services {
+		all = append(all, "_INBOX."+g.Service+".1.x", "_INBOX."+g.Service+".2.x", "_INBOX."+g.Service+".1.>", "hozo.dlq."+g.Service+".raw.1.0",
+			"hozo.report."+g.Service+".1", "hozo.report."+g.Service+".2", "hozo.renew."+g.Service+".1", "hozo.retry."+g.Service+".raw.1.0")
+	}
+	return all
+}
+
+// lastSubject is nobody's.
+const lastSubject = "nobody.may.this"
+
+// refusals counts what the server refuses on one connection.
+type refusals struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+var refusalText = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
+
+func (r *refusals) note(_ *nats.Conn, _ *nats.Subscription, err error) {
+	found := refusalText.FindStringSubmatch(err.Error())
+	if found == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen[strings.ToLower(found[1])+" "+strings.ToLower(found[2])] = true // nats.go tells errors in lower case
+}
+
+func (r *refusals) has(action broker.Action, subject string) bool {
+	word := map[broker.Action]string{broker.Publish: "publish", broker.Subscribe: "subscription"}[action]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[word+" "+strings.ToLower(subject)]
+}
+
+// What a service may do on a real broker is exactly what its lines in the manifest say, for every service, action and
+// subject.
+func TestAllowedIsDeclaredForEveryServiceAndSubject(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	services := matrixServices()
+	for i := range services {
+		words := services[i] // as the manifest has them: the source of retries is not among them
+		full := b.Grant(t, words)
+		services[i] = words
+		services[i].User, services[i].Password, services[i].Inbox = full.User, full.Password, full.Inbox
+		services[i].Instance = full.Instance
+	}
+	subjects := matrixSubjects(services)
+	cells := 0
+	for _, g := range services {
+		refused := refusals{seen: map[string]bool{}}
+		nc := b.Connect(t, g, nats.ErrorHandler(refused.note))
+		for _, subject := range subjects {
+			if !strings.ContainsAny(subject, "*>") {
+				if err := nc.PublishRequest(subject, g.Inbox+".matrix", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sub, err := nc.SubscribeSync(subject)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = sub.Unsubscribe() }() // the connection is closed right after
+		}
+		// Refusals come in the order of what was asked: once this one is here, all are.
+		if err := nc.Publish(lastSubject, nil); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, func() bool { return refused.has(broker.Publish, lastSubject) }, "the last refusal comes")
+		for _, subject := range subjects {
+			for _, action := range []broker.Action{broker.Publish, broker.Subscribe} {
+				if action == broker.Publish && strings.ContainsAny(subject, "*>") {
+					continue
+				}
+				cells++
+				if allowed, want := !refused.has(action, subject), declared(g, action, subject); allowed != want {
+					t.Errorf("%s: %s %s: allowed is %v, declared is %v", g.Service, action, subject, allowed, want)
+				}
+			}
+		}
+	}
+	t.Logf("%d services × subjects and actions: %d cells", len(services), cells)
+	if cells < 2000 {
+		t.Errorf("only %d cells were tried", cells)
+	}
+}

@@ -1,0 +1,98 @@
+package node
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// Explanation says what a service may do on the bus and which lines of the manifest say so.
+type Explanation struct {
+	Service  string      `json:"service"`
+	Declared string      `json:"declared"` // "hozo.yaml:12"
+	Rights   []LineRight `json:"rights"`
+	Subject  string      `json:"subject,omitempty"` // when one was asked for
+	Verdicts []Verdict   `json:"verdicts,omitempty"`
+}
+
+// LineRight is a right with the line that gives it; empty for what every instance may.
+type LineRight struct {
+	broker.Right
+	Line string `json:"line,omitempty"`
+}
+
+// Verdict says whether a service may do something with a subject.
+type Verdict struct {
+	Action  broker.Action `json:"action"`
+	Allowed bool          `json:"allowed"`
+	By      []LineRight   `json:"by,omitempty"`
+	Fix     string        `json:"fix,omitempty"` // of what is not allowed
+}
+
+// Explain says what instance 1 of a service may do by m; the others differ only in the names of their own inbox and
+// reports. With a subject it says whether, and if not what would have to be written.
+func Explain(m *manifest.Manifest, service, subject string) (Explanation, error) {
+	i := slices.IndexFunc(m.Services, func(s manifest.Service) bool { return s.Name == service })
+	if i < 0 {
+		return Explanation{}, unknownService(m, service)
+	}
+	g := wiringOf(m, m.Services[i], 1, streamsOf(m))
+	e := Explanation{Service: service, Declared: g.Declared, Rights: []LineRight{}, Subject: subject}
+	all := broker.RightsOf(g)
+	broker.SortRights(all)
+	for _, r := range slices.Compact(all) {
+		line := ""
+		if r.Key != "" {
+			line = m.Place("services", service, r.Key, r.Item)
+		}
+		e.Rights = append(e.Rights, LineRight{r, line})
+	}
+	if subject == "" {
+		return e, nil
+	}
+	for _, action := range []broker.Action{broker.Publish, broker.Subscribe} {
+		v := Verdict{Action: action}
+		for _, r := range e.Rights {
+			if r.Action == action && wire.Covers(r.Subject, subject) {
+				v.By = append(v.By, r)
+			}
+		}
+		if v.Allowed = len(v.By) > 0; !v.Allowed {
+			v.Fix = fixOf(m, g, action, subject)
+		}
+		e.Verdicts = append(e.Verdicts, v)
+	}
+	return e, nil
+}
+
+// fixOf says which line would allow an action on a subject.
+func fixOf(m *manifest.Manifest, g wire.Grant, action broker.Action, subject string) string {
+	first, _, _ := strings.Cut(subject, ".")
+	stored := slices.ContainsFunc(m.Streams, func(s manifest.Stream) bool {
+		return slices.ContainsFunc(wire.StreamSubjects(s.Name), func(p string) bool { return wire.Covers(p, subject) })
+	})
+	live := slices.ContainsFunc(m.Live, func(p string) bool { return wire.Covers(p, subject) })
+	served := slices.ContainsFunc(m.Services, func(s manifest.Service) bool { return slices.Contains(s.Serves, subject) })
+	kind, isTask := strings.CutPrefix(subject, wire.TaskStream+".")
+	switch {
+	case isTask && action == broker.Publish:
+		return g.Fix("enqueues", kind)
+	case strings.HasPrefix(first, "$") || strings.HasPrefix(first, "_") || first == "hozo":
+		return "nothing: no line of a manifest gives this, it is the platform's or another service's own"
+	case live && action == broker.Subscribe:
+		return g.Fix("watches", subject)
+	case (stored || live) && action == broker.Publish:
+		return g.Fix("publishes", subject)
+	case stored:
+		return "nothing: what a stream stores is not listened to but consumed; " + g.Fix("consumes", subject)
+	case served && action == broker.Publish:
+		return g.Fix("calls", subject)
+	case action == broker.Publish:
+		return "declare what stores it, streams: { " + subject + ": {} }, and " + g.Fix("publishes", subject)
+	default:
+		return "to answer requests on it " + g.Fix("serves", subject)
+	}
+}
