@@ -27,21 +27,34 @@ func TestDecoyOnAReusedPIDIsNeverSignalled(t *testing.T) {
 	for _, scene := range []string{"foreign", "leftover"} {
 		t.Run(scene, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			state, err := os.MkdirTemp("", "keeper")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = os.RemoveAll(state) })
-			cmd := exec.Command(self(), scene, state, dir)
-			cmd.Env = append(roleOf("reuse"), "PATH="+os.Getenv("PATH"))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
-			out, err := cmd.CombinedOutput()
-			if err != nil || !strings.HasSuffix(string(out), "the decoy lives\n") {
-				t.Errorf("%v\n%s", err, out)
+			for playReuseOnce(t, scene) == pidTaken {
+				t.Log("a thread took the pid that the decoy was to have: once more")
 			}
 		})
 	}
+}
+
+// pidTaken is how playReuse exits when it could not give the pid to the decoy.
+const pidTaken = 3
+
+func playReuseOnce(t *testing.T, scene string) (status int) {
+	t.Helper()
+	state, err := os.MkdirTemp("", "keeper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(state)
+	cmd := exec.CommandContext(t.Context(), self(), scene, state, t.TempDir())
+	cmd.Env = append(roleOf("reuse"), "PATH="+os.Getenv("PATH"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if status = cmd.ProcessState.ExitCode(); status == pidTaken {
+		return status
+	}
+	if err != nil || !strings.HasSuffix(string(out), "the decoy lives\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return status
 }
 
 // playReuse is the init of a pid namespace. It has a process end unseen by its keeper, gives its pid to another one, and
@@ -96,11 +109,11 @@ func playReuse(args []string) int {
 		_, _ = syscall.Wait4(p.PID, nil, syscall.WNOHANG, nil)
 		return syscall.Kill(p.PID, 0) == syscall.ESRCH
 	})
+	// The next process or thread of the namespace gets the pid. It may be one that a Go runtime starts in between.
 	check(os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(p.PID-1)), 0o600))
 	decoy := start("wait")
 	if decoy.Process.Pid != p.PID {
-		fmt.Fprintf(os.Stderr, "the decoy has pid %d, not %d\n", decoy.Process.Pid, p.PID)
-		return 1
+		return pidTaken
 	}
 	if scene == "foreign" {
 		// What is asked before the keeper has looked must not reach the decoy either.

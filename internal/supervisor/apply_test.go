@@ -187,6 +187,14 @@ func TestStoppedInstanceStaysStoppedEvenWhenItChanges(t *testing.T) {
 	}
 }
 
+// closeForGood closes a listener that no child has a copy of either: other tests start some, which have one until their
+// exec.
+func closeForGood(l net.Listener) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return l.Close()
+}
+
 func TestAddressInUseFailsThatServiceAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -217,7 +225,7 @@ func TestAddressInUseFailsThatServiceAlone(t *testing.T) {
 	if err := v.Start(ctx, "web"); fault.Code(err) != "keeper/address-in-use" {
 		t.Errorf("start says %v", err)
 	}
-	must(t, taken.Close())
+	must(t, closeForGood(taken))
 	must(t, v.Start(ctx, "web"))
 	if i := v.get(t, "web.1"); i.State != status.Ready {
 		t.Errorf("%+v", i)
@@ -240,7 +248,7 @@ func TestAddressInUseFailsThatServiceAlone(t *testing.T) {
 	if v.Addresses()["web.http"] != spec.Listen[1].Address {
 		t.Errorf("the old socket is gone: %v", v.Addresses())
 	}
-	must(t, taken.Close())
+	must(t, closeForGood(taken))
 	v.apply(t, moved, w.sleeper("a.1"))
 	v.awaitThat(t, "moved", func(i status.Instance) bool { return i.State == status.Ready && i.PID != before["web.1"] }, "web.1")
 	if v.Addresses()["web.http"] != moved.Listen[1].Address {
