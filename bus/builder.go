@@ -1,6 +1,10 @@
 package bus
 
-import "github.com/hozo-dev/hozo/wire"
+import (
+	"slices"
+
+	"github.com/hozo-dev/hozo/wire"
+)
 
 const (
 	// TargetFrameBytes is the raw size at which a frame is full. At 512 KiB compression has all but reached its best
@@ -22,7 +26,13 @@ type Builder struct {
 }
 
 // NewBuilder returns an empty Builder of frames that are compressed by codec.
-func NewBuilder(codec wire.Codec) *Builder { return &Builder{codec: codec} }
+func NewBuilder(codec wire.Codec) *Builder {
+	b := &Builder{codec: codec}
+	if codec == wire.CodecNone {
+		b.events.head = wire.FrameHead(MaxFrameEvents)
+	}
+	return b
+}
 
 // Add copies event into the frame. It reports false, and adds nothing, when the frame would outgrow
 // wire.MaxFrameRawBytes. An event should hold no newline: readers that cut the raw payload at newlines would split it.
@@ -52,6 +62,9 @@ func (b *Builder) Frame() []byte {
 	if b.Len() == 0 {
 		return nil
 	}
+	if b.codec == wire.CodecNone && b.Len() <= MaxFrameEvents {
+		return wire.SealFrame(b.events.buf, b.events.head, b.codec, b.events.ends, b.RawBytes())
+	}
 	b.frame, b.payload = b.events.encode(b.frame[:0], b.payload, b.codec, 0, b.Len())
 	return b.frame
 }
@@ -61,20 +74,25 @@ func (b *Builder) Reset() { b.events.truncate(0) }
 
 // eventBuffer is events one after the other, each ended by a newline, and where each one ends.
 type eventBuffer struct {
-	raw  []byte
-	ends []uint32 // excluding the newline
+	head int      // bytes of buf before the first event: room for what comes before them in a frame
+	buf  []byte   // empty, or head bytes and the events
+	ends []uint32 // from head, excluding the newline
 }
 
-func (e *eventBuffer) len() int   { return len(e.ends) }
-func (e *eventBuffer) bytes() int { return len(e.raw) }
+func (e *eventBuffer) len() int    { return len(e.ends) }
+func (e *eventBuffer) bytes() int  { return max(len(e.buf)-e.head, 0) }
+func (e *eventBuffer) raw() []byte { return e.buf[e.head:] }
 
 // add appends one event, given in pieces.
 func (e *eventBuffer) add(pieces ...[]byte) {
-	for _, piece := range pieces {
-		e.raw = append(e.raw, piece...)
+	if len(e.buf) == 0 && e.head > 0 {
+		e.buf = slices.Grow(e.buf, e.head)[:e.head]
 	}
-	e.ends = append(e.ends, uint32(len(e.raw)))
-	e.raw = append(e.raw, '\n')
+	for _, piece := range pieces {
+		e.buf = append(e.buf, piece...)
+	}
+	e.ends = append(e.ends, uint32(len(e.buf)-e.head))
+	e.buf = append(e.buf, '\n')
 }
 
 // start is the offset of event i.
@@ -85,11 +103,13 @@ func (e *eventBuffer) start(i int) int {
 	return int(e.ends[i-1]) + 1
 }
 
-func (e *eventBuffer) event(i int) []byte { return e.raw[e.start(i):e.ends[i]] }
+func (e *eventBuffer) event(i int) []byte { return e.raw()[e.start(i):e.ends[i]] }
 
 // truncate keeps the first n events.
 func (e *eventBuffer) truncate(n int) {
-	e.raw = e.raw[:e.start(n)]
+	if len(e.buf) > 0 {
+		e.buf = e.buf[:e.head+e.start(n)]
+	}
 	e.ends = e.ends[:n]
 }
 
@@ -105,7 +125,7 @@ func (e *eventBuffer) cut(from, bytes int) int {
 // encode appends the frame of the events from to to-1 to dst. scratch is a buffer that it may use and returns.
 func (e *eventBuffer) encode(dst, scratch []byte, codec wire.Codec, from, to int) (frame, buf []byte) {
 	start := e.start(from)
-	raw, ends := e.raw[start:e.start(to)], e.ends[from:to]
+	raw, ends := e.raw()[start:e.start(to)], e.ends[from:to]
 	if start > 0 {
 		shifted := make([]uint32, len(ends))
 		for i, end := range ends {

@@ -26,7 +26,7 @@ const (
 	// a millisecond; five seconds leaves room for a slow disk, and a repeat is recognised by its id.
 	ackTimeout = 5 * time.Second
 
-	// pendingAcks bounds messages sent and not acknowledged. Bytes are bounded long before: 32 MiB of windows would
+	// pendingAcks bounds messages sent and not acknowledged. Bytes are bounded long before: 8 MiB of window would
 	// need frames under 2 KiB to reach it.
 	pendingAcks = 16384
 

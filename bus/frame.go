@@ -100,6 +100,14 @@ func (f *Frame) Event(i int) ([]byte, error) {
 	return f.layout.Event(f.raw, i), nil
 }
 
+// event is Event of a frame that is decoded, or none.
+func (f *Frame) event(i int) []byte {
+	if !f.framed {
+		return f.plain
+	}
+	return f.layout.Event(f.raw, i)
+}
+
 // Events returns every event with its index, in order.
 func (f *Frame) Events() (iter.Seq2[int, []byte], error) {
 	if f.framed {

@@ -30,6 +30,7 @@ type Out struct {
 	source string // <JetStream stream>:<sequence>:<time stored> of the frame in hand
 	origin string // stream:sequence of the frame in hand, for people
 	id     wire.EventID
+	limit  int // bytes of one event
 
 	routes map[string]*outRoute // by subject; kept from frame to frame
 	used   []*outRoute          // in this frame, by first use
@@ -56,7 +57,9 @@ type outRoute struct {
 	mark    int // events before that one
 }
 
-func newOut(c *Conn) *Out { return &Out{conn: c, routes: make(map[string]*outRoute)} }
+func newOut(c *Conn) *Out {
+	return &Out{conn: c, limit: c.maxEventBytes(), routes: make(map[string]*outRoute)}
+}
 
 // EventID names the event in hand: the deterministic base of ids that handlers make.
 func (o *Out) EventID() wire.EventID { return o.id }
@@ -79,8 +82,8 @@ func (o *Out) Publish(subject string, data ...[]byte) error {
 	for _, piece := range data {
 		size += len(piece)
 	}
-	if limit := o.conn.maxEventBytes(); size > limit {
-		return tooLarge(subject, size, limit)
+	if size > o.limit {
+		return tooLarge(subject, size, o.limit)
 	}
 	if o.sentBytes+size > maxOutBytes {
 		return tooLarge(subject, o.sentBytes+size, maxOutBytes)

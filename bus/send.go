@@ -3,8 +3,6 @@ package bus
 import (
 	"context"
 	"errors"
-
-	"github.com/hozo-dev/hozo/wire"
 )
 
 // Send takes events for storing and returns without waiting for that: it is for one caller who has many, as Publish is
@@ -18,8 +16,8 @@ func (p *Publisher) Send(ctx context.Context, events ...[]byte) error {
 	for _, e := range events {
 		size += len(e) + 1
 	}
-	if limit := min(p.conn.maxEventBytes(), wire.MaxFrameRawBytes); size > limit {
-		return tooLarge(p.subject, size, limit)
+	if size > p.limit {
+		return tooLarge(p.subject, size, p.limit)
 	}
 	if len(events) == 0 {
 		return nil

@@ -72,7 +72,7 @@ type Stage struct {
 }
 
 // tryFunc hands event e of frame f once to the handler.
-type tryFunc func(ctx context.Context, e rawEvent, out *Out) error
+type tryFunc func(ctx context.Context, e *rawEvent, out *Out) error
 
 // rawEvent is an Event before it has a type.
 type rawEvent struct {
@@ -101,7 +101,7 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 	s.tries = func() tryFunc {
 		var zero T
 		var e Event[T] // one a worker: a variable of each call would be allocated each time
-		return func(ctx context.Context, r rawEvent, out *Out) error {
+		return func(ctx context.Context, r *rawEvent, out *Out) error {
 			e.ID, e.Subject, e.Time, e.Attempt, e.Data, e.Value = r.id, r.subject, r.time, r.attempt, r.data, zero
 			if err := decode(r.data, &e.Value); err != nil {
 				return err

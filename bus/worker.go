@@ -20,22 +20,21 @@ type worker struct {
 	out   *Out
 	raw   []byte // decompressed events
 
-	watch   *time.Timer     // ends ctx when a try overruns
-	ctx     context.Context //nolint:containedctx // reused between tries: a context a try would be an allocation an event
-	endCtx  context.CancelCauseFunc
-	overrun error
+	event rawEvent // in hand
+	limit deadline // of one try
 }
 
 func newWorker(s *Stage) *worker {
 	w := &worker{stage: s, try: s.tries(), out: newOut(s.conn)}
-	w.overrun = &fault.Error{
+	w.limit.after = s.cfg.Timeout
+	w.limit.overrun = &fault.Error{
 		Code: CodeTimeout, What: fmt.Sprintf("the handler took longer than %v", s.cfg.Timeout),
 		Fix: "make it faster, hand slow work to a task, or raise the stage's Timeout",
 	}
 	return w
 }
 
-func (w *worker) stop() { w.endWatch() }
+func (w *worker) stop() { w.limit.stop() }
 
 // handle sees one message through to its acknowledgement, or gives it back when work ends first.
 func (w *worker) handle(work context.Context, h *held) {
@@ -62,13 +61,9 @@ func (w *worker) handle(work context.Context, h *held) {
 		return
 	}
 	w.out.beginFrame(h.feed.js, f)
-	for i := range f.Len() {
-		if !w.event(work, f, h, i) {
-			s.giveBack(h)
-			return
-		}
-	}
-	if !w.settle(work, f, h) || !w.store(work) {
+	done := w.events(work, f, h)
+	w.limit.over()
+	if !done || !w.settle(work, f, h) || !w.store(work) {
 		s.giveBack(h)
 		return
 	}
@@ -120,23 +115,50 @@ func (w *worker) open(h *held) (*Frame, error) {
 	return f, nil
 }
 
-// event has event i handled, retried and parked as need be. It reports false when work ended before it was settled.
-func (w *worker) event(work context.Context, f *Frame, h *held, i int) bool {
-	s := w.stage
-	data, err := f.Event(i)
-	if err != nil {
-		panic(fmt.Sprintf("bus: internal error: a decoded frame has no event %d: %v", i, err))
-	}
-	e := rawEvent{id: f.ID(i), subject: f.Subject, time: f.Time, data: data}
+// events has every event of f handled, retried and parked as need be. It reports false when work ended before that.
+func (w *worker) events(work context.Context, f *Frame, h *held) bool {
+	w.event = rawEvent{id: f.ID(0), subject: f.Subject, time: f.Time}
 	if h.feed.stream == wire.RetryStream {
-		e.id, e.subject = retried(f)
+		w.event.id, w.event.subject = retried(f)
 	}
-	for e.attempt = 1; ; e.attempt++ {
-		w.out.beginEvent(e.id)
-		err := w.once(work, e)
+	first := w.event.id.Index
+	for next := 0; ; next++ {
+		var err error
+		next, err = w.run(work, f, first, next)
 		if err == nil {
 			return true
 		}
+		if !w.failed(work, err) {
+			return false
+		}
+	}
+}
+
+// run hands the events from next on to the handler, each once, until one fails, and returns which. One net under the
+// panics of all of them costs less than one for each.
+func (w *worker) run(work context.Context, f *Frame, first, next int) (i int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = w.panicked(p)
+		}
+	}()
+	w.event.attempt = 1
+	for i = next; i < f.Len(); i++ {
+		w.event.id.Index, w.event.data = first+i, f.event(i)
+		w.out.beginEvent(w.event.id)
+		if err := w.try(w.limit.begin(work), &w.event, w.out); err != nil {
+			return i, err
+		}
+	}
+	return i, nil
+}
+
+// failed goes on with the event in hand, whose first try failed with err. It reports false when work ended before the
+// event was settled.
+func (w *worker) failed(work context.Context, err error) bool {
+	s, e := w.stage, &w.event
+	for {
+		err = w.judge(err)
 		w.out.rollback()
 		switch {
 		case errors.Is(err, Drop):
@@ -151,7 +173,31 @@ func (w *worker) event(work context.Context, f *Frame, h *held, i int) bool {
 		if !sleep(work, s.cfg.Backoff<<min(e.attempt-1, 10)) {
 			return false
 		}
+		e.attempt++
+		w.out.beginEvent(e.id)
+		if err = w.again(work); err == nil {
+			return true
+		}
 	}
+}
+
+// again tries the event in hand once more.
+func (w *worker) again(work context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = w.panicked(p)
+		}
+	}()
+	return w.try(w.limit.begin(work), &w.event, w.out)
+}
+
+// judge ends the time of a failed try and says by what code it failed: a handler that overran reports whatever its
+// context's end led to.
+func (w *worker) judge(err error) error {
+	if w.limit.over() && fault.Code(err) != CodePanic && !permanent(err) && !errors.Is(err, Drop) {
+		return &fault.Error{Code: CodeTimeout, What: w.limit.overrun.Error(), Err: err}
+	}
+	return err
 }
 
 // retried gives the name that an event had before it was parked: its subject carries it.
@@ -172,49 +218,9 @@ func retried(f *Frame) (wire.EventID, string) {
 	return id, subject
 }
 
-// once calls the handler one time, with a limit on its time and a net under its panics.
-func (w *worker) once(work context.Context, e rawEvent) (err error) {
-	ctx := w.beginWatch(work)
-	defer func() {
-		if p := recover(); p != nil {
-			err = w.panicked(p, e)
-		}
-		if !w.watch.Stop() { // it fired: this context has ended or is about to
-			w.endWatch()
-			if err != nil && fault.Code(err) != CodePanic && !permanent(err) && !errors.Is(err, Drop) {
-				err = &fault.Error{Code: CodeTimeout, What: w.overrun.Error(), Err: err}
-			}
-		}
-	}()
-	return w.try(ctx, e, w.out)
-}
-
-// beginWatch returns a context that ends when the try overruns. It is kept from event to event: a context and a timer
-// of its own would cost each event more than many handlers do.
-func (w *worker) beginWatch(work context.Context) context.Context {
-	if w.ctx == nil || w.ctx.Err() != nil {
-		w.endWatch()
-		ctx, end := context.WithCancelCause(work)
-		w.ctx, w.endCtx = ctx, end
-		overrun := w.overrun
-		w.watch = time.AfterFunc(w.stage.cfg.Timeout, func() { end(overrun) })
-		return ctx
-	}
-	w.watch.Reset(w.stage.cfg.Timeout)
-	return w.ctx
-}
-
-func (w *worker) endWatch() {
-	if w.ctx != nil {
-		w.watch.Stop()
-		w.endCtx(nil)
-		w.ctx = nil
-	}
-}
-
-func (w *worker) panicked(p any, e rawEvent) error {
+func (w *worker) panicked(p any) error {
 	if now, dropped := w.stage.panics.pass(); now {
-		w.stage.log.Error("handler panicked", "event", e.id.String(), "panic", fmt.Sprint(p),
+		w.stage.log.Error("handler panicked", "event", w.event.id.String(), "panic", fmt.Sprint(p),
 			"stack", string(debug.Stack()), "more_not_logged", dropped)
 	}
 	return &fault.Error{Code: CodePanic, What: fmt.Sprintf("the handler panicked: %v", p), Fix: "see the stack in the service's log"}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 )
 
 // A frame carries many events in one message. Its layout, integers little-endian:
@@ -95,17 +96,34 @@ var ErrFrame = errors.New("malformed frame")
 // payload is the form compressed by codec.
 func AppendFrame(dst []byte, codec Codec, ends []uint32, rawBytes int, payload []byte) []byte {
 	start := len(dst)
-	dst = append(dst, frameMagic...)
-	dst = append(dst, byte(codec), 0, 0, 0)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(ends)))
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(rawBytes))
-	dst = append(dst, 0, 0, 0, 0)
-	for _, end := range ends {
-		dst = binary.LittleEndian.AppendUint32(dst, end)
-	}
+	dst = slices.Grow(dst, FrameHead(len(ends))+len(payload))[:start+FrameHead(len(ends))]
 	dst = append(dst, payload...)
-	binary.LittleEndian.PutUint32(dst[start+16:], frameSum(dst[start:]))
+	sealFrame(dst[start:], codec, ends, rawBytes)
 	return dst
+}
+
+// FrameHead is the size of what comes before the payload of a frame of count events.
+func FrameHead(count int) int { return frameHeaderLen + 4*count }
+
+// SealFrame makes a frame of the payload that begins at buf[head], without moving it: what comes before is written into
+// the FrameHead(len(ends)) bytes in front of it, which must be there. The frame aliases buf. See AppendFrame for the rest.
+func SealFrame(buf []byte, head int, codec Codec, ends []uint32, rawBytes int) []byte {
+	frame := buf[head-FrameHead(len(ends)):]
+	sealFrame(frame, codec, ends, rawBytes)
+	return frame
+}
+
+// sealFrame fills in everything of a frame but its payload, which is in its place.
+func sealFrame(frame []byte, codec Codec, ends []uint32, rawBytes int) {
+	copy(frame, frameMagic)
+	frame[4], frame[5], frame[6], frame[7] = byte(codec), 0, 0, 0
+	binary.LittleEndian.PutUint32(frame[8:], uint32(len(ends)))
+	binary.LittleEndian.PutUint32(frame[12:], uint32(rawBytes))
+	table := frame[frameHeaderLen:FrameHead(len(ends))]
+	for i, end := range ends {
+		binary.LittleEndian.PutUint32(table[4*i:], end)
+	}
+	binary.LittleEndian.PutUint32(frame[16:], frameSum(frame))
 }
 
 // ParseFrame checks b and returns its layout. The error wraps ErrFrame and says which rule b breaks.
