@@ -23,6 +23,7 @@ deps: ## install what the tests need on a fresh Debian machine: a C compiler (ra
 
 test: deps ## run every test, with the race detector
 	go test -race -shuffle=on -timeout 10m ./...
+	cd bench/messaging && go test -race -short -timeout 90s ./...
 
 check: fmt vet lint tidy test ## everything that CI checks
 

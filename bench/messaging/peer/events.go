@@ -49,12 +49,11 @@ func (s settings) produce(send func(event []byte) error, flush func() error) err
 	return report(map[string]any{"first": first, "count": n})
 }
 
-// tally is what a sink has seen. Its zero value is not ready: see newTally. Safe for concurrent use.
+// tally is what a sink has seen. One goroutine adds; it is read once done is closed.
 type tally struct {
 	size int
 	done chan struct{} // closed when every event has come
 
-	mu       sync.Mutex
 	seen     []uint64
 	distinct uint64
 	sum      uint64
@@ -69,8 +68,6 @@ func newTally(size int) *tally {
 }
 
 func (t *tally) add(event []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if len(event) != t.size {
 		t.damaged++
 		return
@@ -102,8 +99,6 @@ func (t *tally) add(event []byte) {
 // finish waits for the last event and reports.
 func (t *tally) finish() error {
 	<-t.done
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	return report(map[string]any{"last": t.last, "count": t.distinct, "sum": t.sum, "twice": t.twice, "damaged": t.damaged})
 }
 

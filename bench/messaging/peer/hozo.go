@@ -186,7 +186,7 @@ func hozoPull(ctx context.Context, s settings) error {
 	stage, err := bus.NewStage(c, bus.NewTopic[[]byte](s.in), func(_ context.Context, e bus.Event[[]byte], _ *bus.Out) error {
 		t.add(e.Value)
 		return nil
-	}, bus.StageConfig{})
+	}, bus.StageConfig{Workers: 1}) // as each of the others receives with one thread
 	if err != nil {
 		return err
 	}

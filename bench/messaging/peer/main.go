@@ -3,6 +3,8 @@
 //
 //	peer CONTENDER ROLE name=value...
 //
+// With PEER_PROFILE=FOLDER each program leaves its CPU profile there.
+//
 // A program says "ready" when its peers may begin. One that begins (push, pub, ask) then waits for a line on its
 // standard input. Events are numbered from 0; their last 8 bytes are a function of the number. A source sends for ms
 // milliseconds, but at most `most` events, and then one that says how many there were; it reports when it began and how
@@ -19,6 +21,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 
@@ -90,9 +94,32 @@ func run(args []string) error {
 			s.callers = number
 		}
 	}
+	stopProfile, err := profile(os.Getenv("PEER_PROFILE"), args)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	return contenders[args[0]][args[1]](ctx, s)
+}
+
+// profile writes where this program spends its time into the folder dir; nothing when dir is empty.
+func profile(dir string, args []string) (stop func(), err error) {
+	if dir == "" {
+		return func() {}, nil
+	}
+	file, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%s.%d.pprof", args[0], args[1], os.Getpid())))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		file.Close()
+	}, nil
 }
 
 // ready tells the harness that this program is, and what it may want to know.
