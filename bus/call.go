@@ -38,8 +38,8 @@ func (c Call[Req, Resp]) Subject() string { return c.subject }
 // bus/unavailable and bus/no-call. After bus/timeout the request may have been carried out.
 func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, error) {
 	var resp Resp
-	if !slices.Contains(conn.cfg.Grant.Calls, c.subject) {
-		return resp, conn.undeclared(CodeNoCall, "ask", "calls", c.subject)
+	if err := c.mayAsk(conn); err != nil {
+		return resp, err
 	}
 	data, err := encode(c.subject, req)
 	if err != nil {
@@ -59,6 +59,18 @@ func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, er
 		}
 		return resp, askFault(ctx, c.subject, err)
 	}
+	return c.answer(msg)
+}
+
+func (c Call[Req, Resp]) mayAsk(conn *Conn) error {
+	if slices.Contains(conn.cfg.Grant.Calls, c.subject) {
+		return nil
+	}
+	return conn.undeclared(CodeNoCall, "ask", "calls", c.subject)
+}
+
+// answer reads what a Server sent back.
+func (c Call[Req, Resp]) answer(msg *nats.Msg) (resp Resp, err error) {
 	if code := msg.Header.Get(wire.HeaderCode); code != "" {
 		return resp, &fault.Error{Code: code, Where: c.subject, What: msg.Header.Get(wire.HeaderError), Fix: msg.Header.Get(headerFix)}
 	}
@@ -68,7 +80,7 @@ func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, er
 	return resp, nil
 }
 
-func askFault(ctx context.Context, subject string, err error) error {
+func askFault(ctx context.Context, subject string, err error) *fault.Error {
 	f := &fault.Error{Where: subject, Err: err}
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
@@ -91,7 +103,7 @@ type ServeConfig struct {
 	Drain   time.Duration // how long requests in hand may go on after the stop; default 8s
 }
 
-// Server answers a call. All instances of a service share the requests.
+// Server answers a call. All instances of a service share the requests of Ask; each gets those of Gather.
 type Server struct {
 	conn    *Conn
 	log     *slog.Logger
@@ -136,17 +148,25 @@ func (s *Server) Run(ctx context.Context) error {
 	work, abandon := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abandon(nil)
 	requests := make(chan *nats.Msg) // what waits for a worker waits in the subscription
-	closed := make(chan struct{})
-	sub, err := s.conn.nc.QueueSubscribe(s.subject, g.Service, func(m *nats.Msg) {
+	take := func(m *nats.Msg) {
 		select {
 		case requests <- m:
 		case <-work.Done():
 		}
-	})
+	}
+	closed := make(chan struct{}, 2) // one for each subscription
+	one, err := s.conn.nc.QueueSubscribe(s.subject, g.Service, take)
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", s.subject, err)
 	}
-	sub.SetClosedHandler(func(string) { close(closed) })
+	every, err := s.conn.nc.Subscribe(wire.EverySubject(s.subject), take)
+	if err != nil {
+		return errors.Join(fmt.Errorf("serve %s: %w", s.subject, err), one.Unsubscribe())
+	}
+	subs := []*nats.Subscription{one, every}
+	for _, sub := range subs {
+		sub.SetClosedHandler(func(string) { closed <- struct{}{} })
+	}
 
 	s.conn.counters.addWorkers(s.cfg.Workers)
 	defer s.conn.counters.addWorkers(-s.cfg.Workers)
@@ -171,12 +191,18 @@ func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
 	grace := time.AfterFunc(s.cfg.Drain, func() { abandon(errors.New("the drain is over")) })
 	defer grace.Stop()
-	if err := sub.Drain(); err != nil {
-		abandon(err) // the connection is closed: nothing comes any more
+	for _, sub := range subs {
+		if err := sub.Drain(); err != nil {
+			abandon(err) // the connection is closed: nothing comes any more
+		}
 	}
-	select {
-	case <-closed: // the callback has returned for the last time
-	case <-work.Done():
+	for range subs {
+		select {
+		case <-closed: // a callback has returned for the last time
+		case <-work.Done():
+		}
+	}
+	for _, sub := range subs {
 		_ = sub.Unsubscribe() // fails only when that has happened already
 	}
 	close(idle)

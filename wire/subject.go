@@ -33,6 +33,9 @@ func RetrySubject(service string, id EventID) string {
 	return fmt.Sprintf("%s.%s.%s.%d.%d", RetryStream, service, StreamName(id.Stream), id.Seq, id.Index)
 }
 
+// EverySubject is where a request on the call's subject reaches every instance that serves it, and not one of them.
+func EverySubject(call string) string { return "hozo.every." + call }
+
 // TaskSubject is where tasks of kind wait.
 func TaskSubject(kind string) string { return TaskStream + "." + kind }
 

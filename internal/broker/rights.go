@@ -49,7 +49,7 @@ func RightsOf(g wire.Grant) []Right {
 	all.handles(g.Handles)
 	all.enqueues(g.Enqueues)
 	for _, subject := range g.Calls {
-		all.add(Publish, "calls", subject, "ask", subject)
+		all.add(Publish, "calls", subject, "ask", subject, wire.EverySubject(subject))
 	}
 	for _, subject := range g.Live {
 		all.add(Publish, "publishes", subject, "send live events", subject)
@@ -58,7 +58,7 @@ func RightsOf(g wire.Grant) []Right {
 		all.add(Subscribe, "watches", subject, "hear live events", subject)
 	}
 	for _, subject := range g.Serves {
-		all.add(Subscribe, "serves", subject, "take requests", subject)
+		all.add(Subscribe, "serves", subject, "take requests", subject, wire.EverySubject(subject))
 	}
 	all.own(g)
 	return all
