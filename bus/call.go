@@ -24,11 +24,18 @@ const DefaultCallTimeout = 10 * time.Second
 const headerFix = "Hozo-Fix"
 
 // Call is a question with a typed answer: a request to whichever instance of a service is free. Nothing of it is
-// stored. Both types are written by encoding/json; []byte and json.RawMessage pass through.
-type Call[Req, Resp any] struct{ subject string }
+// stored. Both types are written by encoding/json, unless an option names another codec; []byte and json.RawMessage pass
+// through.
+type Call[Req, Resp any] struct {
+	subject string
+	opts    *options
+}
 
 // NewCall names the call of subject.
-func NewCall[Req, Resp any](subject string) Call[Req, Resp] { return Call[Req, Resp]{subject} }
+func NewCall[Req, Resp any](subject string, opts ...Option) Call[Req, Resp] {
+	o := optionsOf(opts)
+	return Call[Req, Resp]{subject, &o}
+}
 
 // Subject returns the subject.
 func (c Call[Req, Resp]) Subject() string { return c.subject }
@@ -41,7 +48,7 @@ func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, er
 	if err := c.mayAsk(conn); err != nil {
 		return resp, err
 	}
-	data, err := encode(c.subject, req)
+	data, err := encode(c.subject, c.opts, req)
 	if err != nil {
 		return resp, err
 	}
@@ -52,14 +59,21 @@ func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, er
 	}
 	ctx, done := conn.denials.untilDenied(ctx, c.subject)
 	defer done()
-	msg, err := conn.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.subject, Data: data})
-	if err != nil {
+	header := conn.liveHeader(ctx, c.subject, c.opts.ceType, contentTypeOf[Req](c.opts))
+	for attempt := 0; ; attempt++ {
+		msg, err := conn.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.subject, Header: header, Data: data})
+		if err == nil {
+			return c.answer(msg)
+		}
 		if denied := context.Cause(ctx); fault.Code(denied) == CodeDenied {
 			return resp, denied
 		}
-		return resp, askFault(ctx, c.subject, err)
+		f := askFault(ctx, c.subject, err)
+		again := c.opts.idempotent && (f.Code == CodeNoResponder || f.Code == CodeUnavailable)
+		if !again || !sleep(ctx, retryDelay(attempt)) {
+			return resp, f
+		}
 	}
-	return c.answer(msg)
 }
 
 func (c Call[Req, Resp]) mayAsk(conn *Conn) error {
@@ -74,7 +88,7 @@ func (c Call[Req, Resp]) answer(msg *nats.Msg) (resp Resp, err error) {
 	if code := msg.Header.Get(wire.HeaderCode); code != "" {
 		return resp, &fault.Error{Code: code, Where: c.subject, What: msg.Header.Get(wire.HeaderError), Fix: msg.Header.Get(headerFix)}
 	}
-	if err := decode(msg.Data, &resp); err != nil {
+	if err := decode(c.opts, wire.ContentType(msg.Header), msg.Data, &resp); err != nil {
 		return resp, fmt.Errorf("answer of %s: %w", c.subject, err)
 	}
 	return resp, nil
@@ -109,7 +123,7 @@ type Server struct {
 	log     *slog.Logger
 	subject string
 	cfg     ServeConfig
-	answer  func(ctx context.Context, data []byte) ([]byte, error)
+	answer  func(ctx context.Context, m *nats.Msg) (*nats.Msg, error)
 	panics  quiet
 	ready   chan struct{}
 }
@@ -121,16 +135,17 @@ func (c Call[Req, Resp]) Serve(conn *Conn, fn func(ctx context.Context, req Req)
 	cfg.Drain = cmp.Or(max(cfg.Drain, 0), 8*time.Second)
 	return &Server{
 		conn: conn, subject: c.subject, cfg: cfg, log: conn.log.With("call", c.subject), ready: make(chan struct{}),
-		answer: func(ctx context.Context, data []byte) ([]byte, error) {
+		answer: func(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 			var req Req
-			if err := decode(data, &req); err != nil {
+			if err := decode(c.opts, wire.ContentType(m.Header), m.Data, &req); err != nil {
 				return nil, err
 			}
 			resp, err := fn(ctx, req)
 			if err != nil {
 				return nil, err
 			}
-			return encode(c.subject, resp)
+			data, err := encode(c.subject, c.opts, resp)
+			return &nats.Msg{Data: data, Header: conn.liveHeader(ctx, c.subject, c.opts.ceType, contentTypeOf[Resp](c.opts))}, err
 		},
 	}
 }
@@ -215,20 +230,21 @@ func (s *Server) serve(work context.Context, m *nats.Msg) {
 	defer idle()
 	ctx, cancel := context.WithTimeoutCause(work, s.cfg.Timeout, fmt.Errorf("the request took longer than %v", s.cfg.Timeout))
 	defer cancel()
-	data, err := s.safely(ctx, m.Data)
-	reply := &nats.Msg{Subject: m.Reply, Data: data}
+	reply, err := s.safely(ctx, m)
 	if err != nil {
+		reply = &nats.Msg{}
 		reply.Header = nats.Header{wire.HeaderCode: {cmp.Or(fault.Code(err), "call/error")}, wire.HeaderError: {oneLine(err.Error())}}
 		if f, ok := fault.As(err); ok && f.Fix != "" {
 			reply.Header.Set(headerFix, oneLine(f.Fix))
 		}
 	}
+	reply.Subject = m.Reply
 	_ = s.conn.nc.PublishMsg(reply) // when the bus is away the asker sees a timeout
 	s.conn.counters.EventsIn.Add(1)
 	s.conn.counters.BytesIn.Add(uint64(len(m.Data)))
 }
 
-func (s *Server) safely(ctx context.Context, data []byte) (answer []byte, err error) {
+func (s *Server) safely(ctx context.Context, m *nats.Msg) (answer *nats.Msg, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if now, dropped := s.panics.pass(); now {
@@ -237,5 +253,5 @@ func (s *Server) safely(ctx context.Context, data []byte) (answer []byte, err er
 			answer, err = nil, &fault.Error{Code: CodePanic, What: fmt.Sprintf("the handler panicked: %v", p), Fix: "see the stack in the service's log"}
 		}
 	}()
-	return s.answer(ctx, data)
+	return s.answer(ctx, m)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
@@ -122,6 +123,9 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 
 func (p *Publisher) storeFrame(ctx context.Context, b *Builder) ([]uint64, error) {
 	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}
+	if ct := stated(p.cfg.ContentType); ct != "" {
+		header[wire.HeaderContentType] = []string{ct}
+	}
 	ack, err := p.conn.PublishFrame(ctx, p.subject, header, b.Frame())
 	if err != nil {
 		return nil, err
@@ -134,7 +138,9 @@ func (p *Publisher) storeEvents(ctx context.Context, b *Builder) ([]uint64, erro
 	msgs := make([]*nats.Msg, b.Len())
 	futures := make([]jetstream.PubAckFuture, b.Len())
 	for i := range msgs {
-		header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}
+		id := nuid.Next()
+		header := nats.Header{jetstream.MsgIDHeader: {id}}
+		p.conn.cloudEvent(id, p.subject, p.cfg.ContentType, time.Now()).Put(header)
 		msgs[i] = &nats.Msg{Subject: p.subject, Header: header, Data: b.events.event(i)}
 		futures[i], _ = p.conn.send(msgs[i]) // one that cannot be sent now is tried again below
 	}

@@ -60,9 +60,9 @@ type Conn struct {
 
 	mu         sync.Mutex
 	reconnects uint64
-	changed    chan struct{}         // closed and replaced at every reconnect
-	publishers []*Publisher          // all of them, to drain on Close
-	byTopic    map[string]*Publisher // those of Topic.Publish, by subject
+	changed    chan struct{}            // closed and replaced at every reconnect
+	publishers []*Publisher             // all of them, to drain on Close
+	byTopic    map[sharedKey]*Publisher // those of Topic.Publish
 	closed     bool
 }
 
@@ -76,7 +76,7 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 		cfg: cfg, log: cfg.Logger,
 		outWindow: semaphore.NewWeighted(outWindowBytes),
 		changed:   make(chan struct{}),
-		byTopic:   make(map[string]*Publisher),
+		byTopic:   make(map[sharedKey]*Publisher),
 	}
 	c.credential.path, c.credential.grant = cfg.File, cfg.Grant
 	for attempt := 0; ; attempt++ {

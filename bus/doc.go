@@ -5,8 +5,22 @@
 // A [Topic] is a subject with a Go type. A [Stage] reads a topic with many workers and hands each event to a
 // [HandlerFunc]; what the handler sends goes through its [Out]. A [Publisher] stores events that come from outside, such
 // as HTTP requests. A [Follower] reads a stream strictly in order, for sinks. A [Watcher] hears live events. A [Call]
-// asks another service and waits for its answer. All of them share one [Conn], whose rights and wiring come from the
+// asks another service and waits for its answer; [Call.Gather] asks every instance of it. All of them share one [Conn], whose rights and wiring come from the
 // instance's wire.Grant.
+//
+// # Codecs
+//
+// Values are JSON unless the topic or call has a [Codec] of its own ([WithCodec]; package bus/protobuf has one), and
+// []byte passes through. What is not JSON states its content type in a header, which stays with the event into the dead
+// letters, and a topic that cannot read it parks the event under bus/decode. A program that is older than its events
+// keeps the fields that it does not know by [Keep], or by sending [Event].Data as it is.
+//
+// # CloudEvents
+//
+// Messages that carry one event have the attributes of a CloudEvent in their headers (binary mode: ce-id, ce-source,
+// ce-type, ce-time, Content-Type): events of a stream with frames: off, dead letters, and live events, requests and
+// answers whose topic or call has the option [CloudEvents]. The events of a frame share one message, so theirs are made
+// from what names them. [Event.CloudEvent] tells both.
 //
 // # Live events
 //

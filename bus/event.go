@@ -7,6 +7,7 @@ import (
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
 )
 
 // Event is what a handler gets.
@@ -17,6 +18,8 @@ type Event[T any] struct {
 	Attempt int          // from 1, within this delivery
 	Data    []byte       // as stored; valid until the handler returns
 	Value   T            // decoded; when T is []byte or json.RawMessage it is Data
+
+	header nats.Header // of the message
 }
 
 // HandlerFunc handles one event. It returns nil when the event is done with, Drop to forget it, Reject(…) to park it at

@@ -29,6 +29,8 @@ type Frame struct {
 	decoded bool
 	scratch []byte // where to decompress; a Stage lends its own
 
+	content string // content type that the headers state; asked for by a Stage
+
 	pending uint64 // messages behind this one when it was delivered
 }
 

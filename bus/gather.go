@@ -44,7 +44,9 @@ func (c Call[Req, Resp]) Gather(ctx context.Context, conn *Conn, req Req, cfg Ga
 			defer cancel()
 			ctx = timed
 		}
-		sub, err := c.scatter(conn, req)
+		ctx, done := conn.denials.untilDenied(ctx, wire.EverySubject(c.subject))
+		defer done()
+		sub, err := c.scatter(ctx, conn, req)
 		if err != nil {
 			yield(zero, err)
 			return
@@ -66,8 +68,9 @@ func (c Call[Req, Resp]) Gather(ctx context.Context, conn *Conn, req Req, cfg Ga
 }
 
 // scatter sends the request to everybody and returns where the answers come.
-func (c Call[Req, Resp]) scatter(conn *Conn, req Req) (*nats.Subscription, error) {
-	data, err := encode(c.subject, req)
+func (c Call[Req, Resp]) scatter(ctx context.Context, conn *Conn, req Req) (*nats.Subscription, error) {
+	header := conn.liveHeader(ctx, c.subject, c.opts.ceType, contentTypeOf[Req](c.opts))
+	data, err := encode(c.subject, c.opts, req)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +80,7 @@ func (c Call[Req, Resp]) scatter(conn *Conn, req Req) (*nats.Subscription, error
 		err = sub.SetPendingLimits(gatherAnswers, gatherBytes)
 	}
 	if err == nil {
-		err = conn.nc.PublishMsg(&nats.Msg{Subject: wire.EverySubject(c.subject), Reply: inbox, Data: data})
+		err = conn.nc.PublishMsg(&nats.Msg{Subject: wire.EverySubject(c.subject), Reply: inbox, Data: data, Header: header})
 	}
 	if err != nil {
 		if sub != nil {
@@ -111,6 +114,9 @@ func (c Call[Req, Resp]) next(ctx context.Context, sub *nats.Subscription, got i
 		return nil, nil // a stall
 	case ctx.Err() != nil && got > 0 && cfg.Max <= 0:
 		return nil, nil // how many there are was never known
+	}
+	if denied := context.Cause(ctx); fault.Code(denied) == CodeDenied {
+		return nil, denied
 	}
 	f := askFault(ctx, c.subject, err)
 	if ctx.Err() != nil && got > 0 {

@@ -1,12 +1,16 @@
 package bus
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 )
 
 // isLive reports whether subject is declared live: sent to whoever listens, stored nowhere.
@@ -81,21 +85,35 @@ func (l *liveCounts) addTo(r *wire.Report) {
 	}
 }
 
-func (l *liveCount) send(c *Conn, subject string, data []byte) error {
-	if err := c.sendLive(subject, data); err != nil {
-		return err
+// send sends one event. Without options and a trace it has no headers.
+func (l *liveCount) send(ctx context.Context, c *Conn, subject string, data []byte, ceType, contentType string) error {
+	err := error(nil)
+	if h := c.liveHeader(ctx, subject, ceType, contentType); h != nil {
+		err = c.nc.PublishMsg(&nats.Msg{Subject: subject, Header: h, Data: data})
+	} else {
+		err = c.nc.Publish(subject, data)
+	}
+	if err != nil {
+		return publishFault(subject, err)
 	}
 	l.events.Add(1)
 	l.bytes.Add(uint64(len(data)))
 	return nil
 }
 
-// sendLive hands a live event to the connection. A nil error says that it was written, not that anybody got it.
-func (c *Conn) sendLive(subject string, data []byte) error {
-	if err := c.nc.Publish(subject, data); err != nil {
-		return publishFault(subject, err)
+// liveHeader returns the headers of something that nothing stores, or nil when it needs none.
+func (c *Conn) liveHeader(_ context.Context, subject, ceType, contentType string) nats.Header {
+	var h nats.Header
+	if ceType != "" {
+		h = nats.Header{}
+		if ceType == subjectType {
+			ceType = subject
+		}
+		c.cloudEvent(nuid.Next(), ceType, contentType, time.Now()).Put(h)
+	} else if ct := stated(contentType); ct != "" {
+		h = nats.Header{wire.HeaderContentType: {ct}}
 	}
-	return nil
+	return h
 }
 
 // watched returns the subject patterns to subscribe to for topic: the lines of watches that lie within it, or the part

@@ -3,6 +3,7 @@ package bus
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
@@ -27,12 +28,13 @@ const keptRoutes = 1024
 // safe for concurrent use.
 type Out struct {
 	conn   *Conn
-	source string // <JetStream stream>:<sequence>:<time stored> of the frame in hand
-	origin string // stream:sequence of the frame in hand, for people
+	source string    // <JetStream stream>:<sequence>:<time stored> of the frame in hand
+	origin string    // stream:sequence of the frame in hand, for people
+	time   time.Time // when the frame in hand was stored
 	id     wire.EventID
 	limit  int // bytes of one event
 
-	routes map[string]*outRoute // by subject; kept from frame to frame
+	routes map[outKey]*outRoute // kept from frame to frame
 	used   []*outRoute          // in this frame, by first use
 	msgs   []*nats.Msg          // of Store
 
@@ -46,9 +48,14 @@ type Out struct {
 	batch   []*nats.Msg
 }
 
+// outKey names an outRoute: the events of one frame have one content type.
+type outKey struct{ subject, content string }
+
 // outRoute is what a frame's handlers sent to one subject.
 type outRoute struct {
 	subject string
+	content string // content type that its messages state; "" for JSON
+	typed   string // content type of its events
 	route   wire.Route
 	live    bool // sent once the rest is stored, and stored nowhere
 	events  eventBuffer
@@ -58,7 +65,7 @@ type outRoute struct {
 }
 
 func newOut(c *Conn) *Out {
-	return &Out{conn: c, limit: c.maxEventBytes(), routes: make(map[string]*outRoute)}
+	return &Out{conn: c, limit: c.maxEventBytes(), routes: make(map[outKey]*outRoute)}
 }
 
 // EventID names the event in hand: the deterministic base of ids that handlers make.
@@ -67,16 +74,19 @@ func (o *Out) EventID() wire.EventID { return o.id }
 // Publish sends one event to subject: the pieces of data, one after the other. A handler that puts something in front
 // of an event so need not join the two first. The pieces are copied. The errors are the faults bus/no-route and
 // bus/too-large, which park the handler's event when it returns them.
-func (o *Out) Publish(subject string, data ...[]byte) error {
-	r := o.routes[subject]
+func (o *Out) Publish(subject string, data ...[]byte) error { return o.publish(subject, "", data...) }
+
+func (o *Out) publish(subject, contentType string, data ...[]byte) error {
+	key := outKey{subject, stated(contentType)}
+	r := o.routes[key]
 	if r == nil {
 		route, err := o.conn.route(subject)
 		live := err != nil && o.conn.isLive(subject)
 		if err != nil && !live {
 			return err
 		}
-		r = &outRoute{subject: subject, route: route, live: live}
-		o.routes[subject] = r
+		r = &outRoute{subject: subject, content: key.content, typed: contentType, route: route, live: live}
+		o.routes[key] = r
 	}
 	size := 0
 	for _, piece := range data {
@@ -135,6 +145,7 @@ func (o *Out) beginFrame(source string, f *Frame) {
 	// The time is part of the ids because a stream that lost its tail with the power, or was made anew, gives its
 	// sequences a second time, and other events must not pass for repeats of the first ones.
 	o.source = source + ":" + strconv.FormatUint(f.Seq, 10) + ":" + strconv.FormatInt(f.Time.UnixNano(), 36)
+	o.time = f.Time
 	o.origin = f.Stream + ":" + strconv.FormatUint(f.Seq, 10)
 }
 
@@ -165,7 +176,7 @@ func (o *Out) messages() []*nats.Msg {
 			o.addFrames(r)
 		default:
 			for i := range r.events.len() {
-				o.add(r.subject, i, r.events.event(i))
+				o.addBare(r, i)
 			}
 		}
 	}
@@ -178,18 +189,31 @@ func (o *Out) addFrames(r *outRoute) {
 		to := r.events.cut(from, outFrameBytes)
 		start := len(o.encoded)
 		o.encoded, o.scratch = r.events.encode(o.encoded, o.scratch, codecOf(r.route), from, to)
-		o.add(r.subject, part, o.encoded[start:len(o.encoded):len(o.encoded)])
+		o.add(r, part, o.encoded[start:len(o.encoded):len(o.encoded)])
 		from = to
 	}
 }
 
 // add makes one message whose id is a function of the source frame and the place in its output.
-func (o *Out) add(subject string, part int, data []byte) {
-	id := fmt.Sprintf("%s:%s:%s:%d", o.source, o.conn.cfg.Grant.Service, subject, part)
-	o.batch = append(o.batch, &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
+func (o *Out) add(r *outRoute, part int, data []byte) *nats.Msg {
+	id := fmt.Sprintf("%s:%s:%s:%d", o.source, o.conn.cfg.Grant.Service, r.subject, part)
+	msg := &nats.Msg{Subject: r.subject, Data: data, Header: nats.Header{
 		jetstream.MsgIDHeader: {id},
 		wire.HeaderSource:     {o.origin},
-	}})
+	}}
+	if r.content != "" {
+		msg.Header[jetstream.MsgIDHeader][0] += ":" + r.content
+		msg.Header[wire.HeaderContentType] = []string{r.content}
+	}
+	o.batch = append(o.batch, msg)
+	return msg
+}
+
+// addBare makes a message of event i, for foreign clients. Its time is that of the source frame, because all of it must
+// be a function of that.
+func (o *Out) addBare(r *outRoute, i int) {
+	msg := o.add(r, i, r.events.event(i))
+	o.conn.cloudEvent(msg.Header[jetstream.MsgIDHeader][0], r.subject, r.typed, o.time).Put(msg.Header)
 }
 
 // sendLive sends the frame's live events. They are best effort, as everything live is.
@@ -198,8 +222,12 @@ func (o *Out) sendLive() {
 		if !r.live {
 			continue
 		}
+		var h nats.Header
+		if r.content != "" {
+			h = nats.Header{wire.HeaderContentType: {r.content}}
+		}
 		for i := range r.events.len() {
-			_ = o.conn.sendLive(r.subject, r.events.event(i))
+			_ = o.conn.nc.PublishMsg(&nats.Msg{Subject: r.subject, Header: h, Data: r.events.event(i)})
 		}
 	}
 }

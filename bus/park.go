@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type Parked struct {
 	Data     []byte
 	Err      error // why; its fault code becomes the record's
 	Attempts int
+	Header   nats.Header // of the message that it came in; CloudEvents attributes, content type and trace are kept
 }
 
 // Park stores p in the stream hozo.dlq under a subject of its own, once for ever: parking the same event again does
@@ -45,6 +47,8 @@ func (c *Conn) Park(ctx context.Context, p Parked) error {
 		wire.HeaderAttempts:                 {strconv.Itoa(p.Attempts)},
 		wire.HeaderTime:                     {time.Now().UTC().Format(time.RFC3339Nano)},
 	}
+	c.cloudEvent(p.Event.String(), p.Subject, "", time.Now()).Put(header)
+	maps.Copy(header, keep(p.Header))
 	subject := wire.DeadSubject(c.cfg.Grant.Service, p.Event)
 	_, err := c.PublishFrame(ctx, subject, header, c.fitting(p.Data))
 	switch fault.Code(err) {

@@ -30,6 +30,7 @@ const (
 type PublisherConfig struct {
 	Linger      time.Duration // most that an event waits for company; default DefaultLinger; negative means not at all
 	FrameBytes  int           // raw size at which a frame is sent at once; default TargetFrameBytes
+	ContentType string        // media type of the events; JSON and what is unknown need none
 	WindowBytes int           // most raw bytes not acknowledged; Publish blocks beyond; default DefaultWindowBytes
 }
 
@@ -88,24 +89,28 @@ func (c *Conn) NewPublisher(subject string, cfg PublisherConfig) (*Publisher, er
 	return p, nil
 }
 
+// sharedKey names the Publisher of one subject's events of one content type.
+type sharedKey struct{ subject, contentType string }
+
 // shared returns the Publisher that all Topic.Publish calls of subject use.
-func (c *Conn) shared(subject string) (*Publisher, error) {
+func (c *Conn) shared(subject, contentType string) (*Publisher, error) {
+	key := sharedKey{subject, contentType}
 	c.mu.Lock()
-	p := c.byTopic[subject]
+	p := c.byTopic[key]
 	c.mu.Unlock()
 	if p != nil {
 		return p, nil
 	}
-	p, err := c.NewPublisher(subject, PublisherConfig{})
+	p, err := c.NewPublisher(subject, PublisherConfig{ContentType: contentType})
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if first := c.byTopic[subject]; first != nil {
+	if first := c.byTopic[key]; first != nil {
 		return first, nil // somebody was quicker; ours holds nothing
 	}
-	c.byTopic[subject] = p
+	c.byTopic[key] = p
 	return p, nil
 }
 

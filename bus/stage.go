@@ -14,6 +14,7 @@ import (
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -81,6 +82,8 @@ type rawEvent struct {
 	time    time.Time
 	attempt int
 	data    []byte
+	content string      // content type that the message states
+	header  nats.Header // of the message
 }
 
 // NewStage makes a Stage that hands the events of topic, and of everything below it, to fn. The grant must have a
@@ -103,7 +106,8 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 		var e Event[T] // one a worker: a variable of each call would be allocated each time
 		return func(ctx context.Context, r *rawEvent, out *Out) error {
 			e.ID, e.Subject, e.Time, e.Attempt, e.Data, e.Value = r.id, r.subject, r.time, r.attempt, r.data, zero
-			if err := decode(r.data, &e.Value); err != nil {
+			e.header = r.header
+			if err := decode(topic.opts, r.content, r.data, &e.Value); err != nil {
 				return err
 			}
 			return fn(ctx, e, out)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 )
 
@@ -78,7 +79,11 @@ func (t Topic[T]) Watch(conn *Conn, fn WatchFunc[T], cfg WatchConfig) *Watcher {
 			var e Event[T]
 			return func(ctx context.Context, m *nats.Msg) error {
 				e.Subject, e.Time, e.Attempt, e.Data, e.Value = m.Subject, time.Now(), 1, m.Data, zero
-				if err := decode(m.Data, &e.Value); err != nil {
+				content := ""
+				if e.header = m.Header; m.Header != nil {
+					content = wire.ContentType(m.Header)
+				}
+				if err := decode(t.opts, content, m.Data, &e.Value); err != nil {
 					return err
 				}
 				return fn(ctx, e)

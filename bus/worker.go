@@ -47,7 +47,7 @@ func (w *worker) handle(work context.Context, h *held) {
 	if err != nil {
 		// Damaged: nothing in it can be told apart, so the whole message is parked under its first event's name.
 		id := wire.EventID{Stream: h.feed.stream, Seq: h.meta.Sequence.Stream}
-		if w.park(work, Parked{Event: id, Subject: h.msg.Subject, Data: h.msg.Data, Err: err, Attempts: 1}) {
+		if w.park(work, Parked{Event: id, Subject: h.msg.Subject, Data: h.msg.Data, Err: err, Attempts: 1, Header: h.msg.Header}) {
 			s.conn.counters.EventsIn.Add(1)
 			s.conn.counters.BytesIn.Add(uint64(len(h.msg.Data)))
 			s.held.end(s.conn, h, "+ACK")
@@ -102,6 +102,9 @@ func (w *worker) open(h *held) (*Frame, error) {
 		Stream: h.feed.stream, Subject: h.msg.Subject, Header: h.msg.Header,
 		Seq: h.meta.Sequence.Stream, Time: h.meta.Timestamp, scratch: w.raw,
 	}
+	if f.Header != nil {
+		f.content = wire.ContentType(f.Header)
+	}
 	if err := f.parse(h.msg.Data); err != nil {
 		return nil, err
 	}
@@ -117,7 +120,7 @@ func (w *worker) open(h *held) (*Frame, error) {
 
 // events has every event of f handled, retried and parked as need be. It reports false when work ended before that.
 func (w *worker) events(work context.Context, f *Frame, h *held) bool {
-	w.event = rawEvent{id: f.ID(0), subject: f.Subject, time: f.Time}
+	w.event = rawEvent{id: f.ID(0), subject: f.Subject, time: f.Time, content: f.content, header: f.Header}
 	if h.feed.stream == wire.RetryStream {
 		w.event.id, w.event.subject = retried(f)
 	}
@@ -167,7 +170,7 @@ func (w *worker) failed(work context.Context, err error) bool {
 		case work.Err() != nil:
 			return false // it failed because of the stop, or can be tried by another instance
 		case permanent(err) || e.attempt >= s.cfg.Attempts:
-			return w.park(work, Parked{Event: e.id, Subject: e.subject, Data: e.data, Err: err, Attempts: e.attempt})
+			return w.park(work, Parked{Event: e.id, Subject: e.subject, Data: e.data, Err: err, Attempts: e.attempt, Header: e.header})
 		}
 		s.conn.counters.Retried.Add(1)
 		if !sleep(work, s.cfg.Backoff<<min(e.attempt-1, 10)) {

@@ -30,13 +30,14 @@ var doors = map[string][]string{
 	"internal/zmtp":      {},
 	"internal/envfile":   {"fault"},
 
-	"bus":         {"wire", "fault", "internal/lifecycle"},
-	"task":        {"bus", "wire", "fault", "internal/lifecycle"},
-	"web":         {"wire", "fault", "internal/lifecycle"},
-	"sink":        {"bus", "wire", "fault", "internal/lifecycle"},
-	"sink/sqlite": {"sink", "bus", "internal/jsonscan", "wire", "fault"},
-	"sink/file":   {"sink", "bus", "wire", "fault"},
-	".":           {"bus", "task", "web", "wire", "fault", "internal/lifecycle", "internal/sdnotify"},
+	"bus":          {"wire", "fault", "internal/lifecycle"},
+	"bus/protobuf": {"bus"},
+	"task":         {"bus", "wire", "fault", "internal/lifecycle"},
+	"web":          {"wire", "fault", "internal/lifecycle"},
+	"sink":         {"bus", "wire", "fault", "internal/lifecycle"},
+	"sink/sqlite":  {"sink", "bus", "internal/jsonscan", "wire", "fault"},
+	"sink/file":    {"sink", "bus", "wire", "fault"},
+	".":            {"bus", "task", "web", "wire", "fault", "internal/lifecycle", "internal/sdnotify"},
 
 	"internal/manifest":   {"internal/schedule", "wire", "fault"},
 	"internal/plan":       {},
@@ -83,6 +84,7 @@ var sole = map[string]struct {
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli"}, "flags are read in one room"},
 	"github.com/expr-lang/expr":                {[]string{"internal/builtin", "internal/manifest"}, "conditions are checked by the manifest and run by route"},
+	"google.golang.org/protobuf":               {[]string{"bus/protobuf"}, "services without protocol buffers link none"},
 	"google.golang.org/grpc":                   {[]string{}, "one health call is not worth it; a test tool"},
 	"github.com/rogpeppe/go-internal":          {[]string{}, "a test tool"},
 	"go.uber.org/goleak":                       {[]string{"internal/testkit"}, "a test tool"},
@@ -95,6 +97,7 @@ var never = map[string]string{
 	"github.com/nats-io/nats-server/v2": "a service is a client; it must not carry the broker",
 	"modernc.org/sqlite":                "a service without a database must not carry one",
 	"testing":                           "test code must not reach a service's binary",
+	"google.golang.org/protobuf":        "a service that speaks no protocol buffers must not carry them",
 	"github.com/spf13/cobra":            "a service has no command line of ours",
 }
 

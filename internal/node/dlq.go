@@ -190,7 +190,7 @@ func (n *Node) retryDead(ctx context.Context, s Selection) (int, error) {
 		if id.Stream == wire.TaskStream {
 			err = n.returnTask(ctx, letter, msg.Header)
 		} else if msg, err = n.setAside(ctx, stream, msg); err == nil {
-			err = n.returnEvent(ctx, letterOf(msg, true), id)
+			err = n.returnEvent(ctx, letterOf(msg, true), id, msg.Header)
 		}
 		if err != nil {
 			return fmt.Errorf("send dead letter %d back: %w", letter.Seq, err)
@@ -223,7 +223,7 @@ func (n *Node) setAside(ctx context.Context, stream jetstream.Stream, msg *jetst
 	moved := nats.NewMsg(msg.Subject + asideToken)
 	moved.Data = msg.Data
 	for key, values := range msg.Header {
-		if strings.HasPrefix(key, "Hozo-") { // not what the server adds on reading: it would be believed instead of the new
+		if strings.HasPrefix(key, "Hozo-") || wire.Stays(key) { // not what the server adds on reading: it would be believed instead of the new
 			moved.Header[key] = values
 		}
 	}
@@ -238,17 +238,27 @@ func (n *Node) setAside(ctx context.Context, stream jetstream.Stream, msg *jetst
 	return stream.GetMsg(ctx, ack.Sequence)
 }
 
+// stay copies the headers that belong to an event or a task wherever it is.
+func stay(to, from nats.Header) {
+	for name, values := range from {
+		if wire.Stays(name) {
+			to[name] = values
+		}
+	}
+}
+
 // returnTask queues a dead task again, under its own id.
 func (n *Node) returnTask(ctx context.Context, letter DeadLetter, header nats.Header) error {
 	back := nats.NewMsg(letter.Subject)
 	back.Data = letter.Data
+	stay(back.Header, header)
 	back.Header.Set(wire.HeaderTaskID, header.Get(wire.HeaderTaskID))
 	_, err := n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
 	return err
 }
 
 // returnEvent stores a parked event, as a frame of its own, where only the service that parked it reads.
-func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.EventID) error {
+func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.EventID, header nats.Header) error {
 	subject, number := wire.RetrySubject(letter.Service, id), strconv.FormatUint(letter.Seq, 10)
 	retries, err := n.js.Stream(ctx, wire.StreamName(wire.RetryStream))
 	if err != nil {
@@ -272,6 +282,7 @@ func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.Event
 		frame.Add(letter.Data)
 		back.Data = frame.Frame()
 	}
+	stay(back.Header, header)
 	back.Header.Set(wire.HeaderSubject, letter.Subject)
 	back.Header.Set(wire.HeaderSource, letter.Event)
 	back.Header.Set(headerLetter, number)
