@@ -57,6 +57,8 @@ type Conn struct {
 	counters   Counters
 	denials    denials
 	outWindow  *semaphore.Weighted // bytes
+	powerful   bool                // the grant has to do with streams of durability power
+	commits    commits
 
 	mu         sync.Mutex
 	reconnects uint64
@@ -74,9 +76,9 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	}
 	c := &Conn{
 		cfg: cfg, log: cfg.Logger,
-		outWindow: semaphore.NewWeighted(outWindowBytes),
-		changed:   make(chan struct{}),
-		byTopic:   make(map[sharedKey]*Publisher),
+		outWindow: semaphore.NewWeighted(outWindowBytes), powerful: powerful(cfg.Grant),
+		changed: make(chan struct{}),
+		byTopic: make(map[sharedKey]*Publisher),
 	}
 	c.credential.path, c.credential.grant = cfg.File, cfg.Grant
 	for attempt := 0; ; attempt++ {

@@ -36,8 +36,9 @@ type Follower struct {
 	stream string // JetStream name
 	pull   *puller
 	cfg    jetstream.ConsumerConfig
-	expect uint64 // consumer sequence of the next message
-	last   uint64 // stream sequence of the last frame returned
+	early  *nats.Msg // came when ctx ended before it was on disk; nil most of the time
+	expect uint64    // consumer sequence of the next message
+	last   uint64    // stream sequence of the last frame returned
 
 	breaks   int       // how often the flow was interrupted since the last frame
 	began    time.Time // when the consumer was last made anew
@@ -190,7 +191,7 @@ func (f *Follower) listen(delivered uint64) {
 func (f *Follower) stop() {
 	if f.pull != nil {
 		f.pull.abandon()
-		f.pull = nil
+		f.pull, f.early = nil, nil
 	}
 }
 
@@ -225,7 +226,7 @@ func (f *Follower) Next(ctx context.Context) (*Frame, error) {
 				return nil, err
 			}
 		}
-		msg, err := f.pull.next(ctx)
+		msg, err := f.take(ctx)
 		if errors.Is(err, errBroken) {
 			f.interrupted()
 			continue
@@ -249,10 +250,27 @@ func (f *Follower) Next(ctx context.Context) (*Frame, error) {
 		case f.last > 0 && seq != f.last+1 && len(f.src.Subjects) == 0:
 			f.warnGap(ctx, f.last+1, seq)
 		}
+		if !f.conn.awaitPower(ctx, f.src.Power, f.stream, seq, f.pull.link) {
+			if ctx.Err() == nil {
+				f.interrupted()
+				continue
+			}
+			f.early = msg
+			return nil, context.Cause(ctx)
+		}
 		f.expect++
 		f.last, f.breaks = seq, 0
 		return f.accept(msg, meta)
 	}
+}
+
+// take returns the next message of the consumer: one that came before it was on disk, or a new one.
+func (f *Follower) take(ctx context.Context) (*nats.Msg, error) {
+	if msg := f.early; msg != nil {
+		f.early = nil
+		return msg, nil
+	}
+	return f.pull.next(ctx)
 }
 
 func (f *Follower) accept(msg *nats.Msg, meta *nats.MsgMetadata) (*Frame, error) {

@@ -19,6 +19,7 @@ type held struct {
 	feed  *feed
 	from  *puller
 	size  int
+	link  uint64 // the connection that it came by
 	reply string // where to acknowledge; guarded by holding.mu
 }
 
@@ -40,7 +41,7 @@ func (h *holding) add(p *puller, f *feed, msg *nats.Msg) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read message metadata: %w", err)
 	}
-	one := &held{key: heldKey{f, meta.Sequence.Stream}, msg: msg, meta: meta, feed: f, from: p, size: msg.Size(), reply: msg.Reply}
+	one := &held{key: heldKey{f, meta.Sequence.Stream}, msg: msg, meta: meta, feed: f, from: p, size: msg.Size(), link: p.link, reply: msg.Reply}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if have := h.frames[one.key]; have != nil {

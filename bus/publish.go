@@ -67,11 +67,21 @@ func (c *Conn) mayPublish(subject string) error {
 }
 
 func (c *Conn) publishOnce(ctx context.Context, msg *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	link := c.Link()
 	future, err := c.send(msg, opts...)
 	if err != nil {
 		return nil, publishFault(msg.Subject, err)
 	}
-	return c.await(ctx, future)
+	ack, err := c.await(ctx, future)
+	if err != nil {
+		return nil, err
+	}
+	if js, must := c.commitsOn(msg.Subject); must {
+		if err := c.commit(ctx, js, ack.Sequence, link); err != nil {
+			return nil, err
+		}
+	}
+	return ack, nil
 }
 
 // send starts to store msg. The message's bytes are not read after it returns: retrying is left to the callers here.
@@ -133,14 +143,22 @@ func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg) (left []*nats.Ms
 		bytes  int64
 	}
 	var out []sent
+	link := c.Link()
 	settle := func() {
+		batch := powerBatch{conn: c, link: link}
 		for _, s := range out {
-			if _, e := c.await(ctx, s.future); e != nil {
+			if ack, e := c.await(ctx, s.future); e != nil {
 				left, err = append(left, s.msg), worse(err, e)
+			} else {
+				batch.add(s.msg, ack.Sequence)
 			}
 			c.outWindow.Release(s.bytes)
 		}
 		out = out[:0]
+		lost, e := batch.commit(ctx)
+		if left = append(left, lost...); e != nil {
+			err = worse(err, e)
+		}
 	}
 	for _, msg := range msgs {
 		bytes := min(int64(msg.Size()), outWindowBytes)

@@ -45,6 +45,7 @@ type puller struct {
 	conn    *Conn
 	log     *slog.Logger
 	subject string     // of requests
+	power   bool       // what came by one connection is not taken by the next
 	strict  bool       // next returns errBroken instead of mending the flow silently
 	got     uint64     // when strict: the consumer sequence of the last message that came
 	bytes   int        // most bytes in hand or on the way
@@ -54,6 +55,7 @@ type puller struct {
 	sub        *nats.Subscription
 	inbox      string
 	reconnects uint64
+	link       uint64 // see Conn.Link: from before the subscription was made
 	changed    <-chan struct{}
 	tick       *time.Ticker
 
@@ -132,6 +134,7 @@ func (p *puller) release(size int) {
 func (p *puller) prepare() error {
 	if p.sub == nil {
 		p.reconnects, p.changed = p.conn.link()
+		p.link = p.conn.Link()
 		p.inbox = p.conn.nc.NewInbox()
 		sub, err := p.conn.nc.ChanSubscribe(p.inbox+".*", p.msgs)
 		if err != nil {
@@ -233,7 +236,24 @@ func (p *puller) reset() error {
 	if p.strict {
 		return errBroken
 	}
+	if p.power {
+		p.giveBack()
+	}
 	return nil
+}
+
+// giveBack refuses what has come and was not taken yet.
+func (p *puller) giveBack() {
+	for {
+		select {
+		case m := <-p.msgs:
+			if m.Reply != "" {
+				_ = p.conn.nc.Publish(m.Reply, []byte("-NAK")) // a lost one is made up for by the acknowledgement wait
+			}
+		default:
+			return
+		}
+	}
 }
 
 func (p *puller) unsubscribe() {

@@ -165,7 +165,7 @@ func (s *Stage) feedAll(ctx context.Context, queue chan<- *held) error {
 	group, ctx := errgroup.WithContext(ctx)
 	sources := []feed{{
 		stream: s.source.Stream, js: wire.StreamName(s.source.Stream), durable: s.source.Durable,
-		bytes: s.cfg.InFlightBytes, window: s.window,
+		bytes: s.cfg.InFlightBytes, window: s.window, power: s.source.Power,
 	}}
 	if s.retry != nil {
 		sources = append(sources, feed{
@@ -195,10 +195,12 @@ type feed struct {
 	durable string
 	bytes   int
 	window  func() int
+	power   bool // its stream has durability power
 }
 
 func (s *Stage) feed(ctx context.Context, f *feed, queue chan<- *held) error {
 	p := newPuller(s.conn, f.js, f.durable, f.bytes, f.window)
+	p.power = f.power
 	defer func() {
 		for _, msg := range p.close(context.WithoutCancel(ctx)) {
 			if h, err := s.held.add(p, f, msg); err == nil && h != nil {

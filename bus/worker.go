@@ -43,6 +43,10 @@ func (w *worker) handle(work context.Context, h *held) {
 	defer idle()
 	began := time.Now()
 
+	if !s.conn.awaitPower(work, h.feed.power, h.feed.js, h.meta.Sequence.Stream, h.link) {
+		s.giveBack(h)
+		return
+	}
 	f, err := w.open(h)
 	if err != nil {
 		// Damaged: nothing in it can be told apart, so the whole message is parked under its first event's name.

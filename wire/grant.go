@@ -39,6 +39,7 @@ type Source struct {
 	Stream   string   `json:"stream"`             // the stream's name in the manifest: "events.raw"
 	Subjects []string `json:"subjects,omitempty"` // filter; empty means the whole stream
 	Durable  string   `json:"durable"`            // name of the JetStream consumer that the platform made
+	Power    bool     `json:"power,omitempty"`    // the stream's durability: nothing is read that is not on disk
 	Ordered  bool     `json:"ordered,omitempty"`  // the consumer is read in order by one instance and acknowledged cumulatively (sinks)
 }
 
@@ -46,8 +47,9 @@ type Source struct {
 type Route struct {
 	Subject     string `json:"subject"` // may end in ".>" or contain "*"
 	Stream      string `json:"stream"`
-	Compression string `json:"compression"` // "zstd", "s2" or "none"
-	Frames      bool   `json:"frames"`      // false: one message an event, for foreign NATS clients
+	Compression string `json:"compression"`     // "zstd", "s2" or "none"
+	Power       bool   `json:"power,omitempty"` // the stream's durability: stored means on disk, see CommitSubject
+	Frames      bool   `json:"frames"`          // false: one message an event, for foreign NATS clients
 }
 
 // ReadGrant reads the Grant in the file at path.

@@ -86,6 +86,7 @@ var sole = map[string]struct {
 	"github.com/expr-lang/expr":                {[]string{"internal/builtin", "internal/manifest"}, "conditions are checked by the manifest and run by route"},
 	"google.golang.org/protobuf":               {[]string{"bus/protobuf"}, "services without protocol buffers link none"},
 	"google.golang.org/grpc":                   {[]string{}, "one health call is not worth it; a test tool"},
+	"github.com/hanwen/go-fuse/v2":             {[]string{"internal/testkit"}, "a disk whose power can be cut is a test tool"},
 	"github.com/rogpeppe/go-internal":          {[]string{}, "a test tool"},
 	"go.uber.org/goleak":                       {[]string{"internal/testkit"}, "a test tool"},
 	"pgregory.net/rapid":                       {[]string{}, "a test tool"},

@@ -49,7 +49,8 @@ type Config struct {
 	// Store is the most bytes that all streams may take on disk. Zero means three quarters of what the file system has
 	// left for them. In both cases a reserve of the file system is kept free.
 	Store int64
-	// SyncAlways makes the server fsync every message before it acknowledges it.
+	// SyncAlways makes the server fsync every message before it acknowledges it, for clients that know nothing of
+	// commits. It slows every stream.
 	SyncAlways bool
 	// Logger receives the server's log; nil discards it.
 	Logger *slog.Logger
@@ -227,6 +228,24 @@ func (b *Broker) serve(ctx context.Context, srv *server.Server) (full bool, err 
 		return false, err
 	}
 	defer stop()
+	committer, err := b.newCommitter()
+	if err != nil {
+		return false, err
+	}
+	syncing := make(chan error, 1)
+	commitCtx, rest := context.WithCancel(ctx)
+	var commits sync.WaitGroup
+	commits.Go(func() { syncing <- committer.run(commitCtx) })
+	defer commits.Wait()
+	defer rest()
+	select {
+	case <-committer.listening:
+	case err := <-syncing:
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		return b.isFull(""), err
+	}
 	b.once.Do(func() { close(b.ready) })
 	b.cfg.Logger.InfoContext(ctx, "broker ready", "url", b.URL())
 	check, look := time.NewTicker(checkInterval), time.NewTicker(spaceInterval)
@@ -240,6 +259,11 @@ func (b *Broker) serve(ctx context.Context, srv *server.Server) (full bool, err 
 			return false, nil
 		case line := <-b.log.broken:
 			return b.isFull(line), b.storeFault(errors.New(line))
+		case err := <-syncing:
+			if err == nil {
+				return false, nil // ctx is done
+			}
+			return b.isFull(err.Error()), b.storeFault(err)
 		case <-look.C:
 			intake.look(ctx)
 		case <-check.C:
@@ -285,7 +309,7 @@ func (b *Broker) awaitAnswer(ctx context.Context, srv *server.Server) (line stri
 
 // probe asks JetStream for its account over TCP, as a service would, with a credential that only this process knows.
 func (b *Broker) probe(ctx context.Context) error {
-	nc, err := nats.Connect(b.URL(), nats.UserInfo(probeUser, b.gate.probePassword), nats.NoReconnect(),
+	nc, err := nats.Connect(b.URL(), nats.UserInfo(probeUser, b.gate.ownPassword), nats.NoReconnect(),
 		nats.Name("hozo-broker-probe"), nats.Timeout(10*time.Second))
 	if err != nil {
 		return fmt.Errorf("connect to the own server: %w", err)

@@ -13,16 +13,27 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// probeUser is the broker's own user, for its readiness check.
-const probeUser = "broker"
+const (
+	probeUser     = "broker"           // asks whether all is well, and answers renewals
+	committerUser = "broker-committer" // answers whoever waits for the disk
+)
+
+// ownUsers are the broker's own, whose password nobody else knows.
+var ownUsers = map[string]User{
+	probeUser: {Publish: []string{"$JS.API.INFO"}, Subscribe: []string{"_INBOX.>", wire.RenewSubject + ".>"}, Respond: true},
+	committerUser: {
+		Publish:   []string{"$JS.API.STREAM.INFO.*"},
+		Subscribe: []string{"_INBOX.>", wire.CommitSubject + ".*", wire.SyncSubject}, Respond: true,
+	},
+}
 
 // respondWithin bounds how long after a request its one answer is let through: longer than any sensible deadline.
 const respondWithin = 2 * time.Minute
 
 // gate decides who gets in: the server asks it for every connection.
 type gate struct {
-	dir           string
-	probePassword string // random, known to this process only
+	dir         string
+	ownPassword string // random, known to this process only
 
 	mu     sync.Mutex
 	info   os.FileInfo // of the access file that users was made from; nil when there is none
@@ -42,7 +53,7 @@ func newGate(dir string) (*gate, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return nil, err
 	}
-	return &gate{dir: dir, probePassword: hex.EncodeToString(secret), leases: map[uint64]lease{}}, nil
+	return &gate{dir: dir, ownPassword: hex.EncodeToString(secret), leases: map[uint64]lease{}}, nil
 }
 
 // Check implements server.Authentication. It is called concurrently.
@@ -68,16 +79,15 @@ func (g *gate) admit(name string, sum digest, now time.Time, client uint64) (acc
 	if !found.keys.opens(sum, now) || !ok {
 		return account{}, false
 	}
-	if name != probeUser {
+	if _, own := ownUsers[name]; !own {
 		g.leases[client] = lease{name, sum}
 	}
 	return found, true
 }
 
 func (g *gate) lookupLocked(name string) (account, bool) {
-	if name == probeUser {
-		own := User{Publish: []string{"$JS.API.INFO"}, Subscribe: []string{"_INBOX.>", wire.RenewSubject + ".>"}, Respond: true}
-		return account{keys{current: sha256.Sum256([]byte(g.probePassword))}, permissions(own)}, true
+	if own, ok := ownUsers[name]; ok {
+		return account{keys{current: sha256.Sum256([]byte(g.ownPassword))}, permissions(own)}, true
 	}
 	g.refreshLocked()
 	found, ok := g.users[name]

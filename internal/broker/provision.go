@@ -124,11 +124,31 @@ func provisionConsumers(ctx context.Context, js jetstream.JetStream, stream stri
 		}
 	}
 	for _, c := range wanted {
-		if err := provisionConsumer(ctx, handle, c.consumerConfig(), have[c.Durable]); err != nil {
+		err := provisionConsumer(ctx, handle, c.consumerConfig(), have[c.Durable])
+		for try := 1; try < moveTries && movedMeanwhile(err); try++ {
+			var now jetstream.Consumer
+			if now, err = handle.Consumer(ctx, c.Durable); err == nil {
+				err = provisionConsumer(ctx, handle, c.consumerConfig(), now.CachedInfo())
+			} else if errors.Is(err, jetstream.ErrConsumerNotFound) {
+				err = provisionConsumer(ctx, handle, c.consumerConfig(), nil)
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("provision consumer %s of stream %s: %w", c.Durable, stream, err)
 		}
 	}
 	return nil
+}
+
+// moveTries is how often a consumer is looked at anew that its ordered reader moves at the same time. A reader does so
+// once after a restart of the broker, or, when two fight for it, at growing intervals.
+const moveTries = 8
+
+// movedMeanwhile reports whether a consumer has become another one since it was looked at.
+func movedMeanwhile(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	const invalidConfig = 10012 // JSConsumerCreateErrF: where a consumer begins cannot be updated
+	return ok && (api.ErrorCode == invalidConfig || api.ErrorCode == jetstream.JSErrCodeConsumerExists || api.ErrorCode == jetstream.JSErrCodeConsumerNotFound)
 }
 
 func provisionConsumer(ctx context.Context, stream jetstream.Stream, cfg jetstream.ConsumerConfig, have *jetstream.ConsumerInfo) error {

@@ -15,7 +15,7 @@ import (
 
 // serveRenewals answers the Renewals of services until the returned function is called.
 func (b *Broker) serveRenewals() (stop func(), err error) {
-	nc, err := nats.Connect(b.URL(), nats.UserInfo(probeUser, b.gate.probePassword), nats.MaxReconnects(-1),
+	nc, err := nats.Connect(b.URL(), nats.UserInfo(probeUser, b.gate.ownPassword), nats.MaxReconnects(-1),
 		nats.Name("hozo-broker-renewals"), nats.Timeout(10*time.Second))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the own server: %w", err)

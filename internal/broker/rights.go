@@ -80,6 +80,7 @@ func (r *rights) publishes(routes []wire.Route) {
 		r.add(Publish, "publishes", to.Subject, "look whether there is room", "$JS.API.STREAM.INFO."+js)
 		// Ingest asks for the last batch that a producer stored; nothing else that was published can be read back.
 		r.add(Publish, "publishes", to.Subject, "read back the last one of it", "$JS.API.DIRECT.GET."+js+"."+to.Subject)
+		r.commit("publishes", to.Subject, js, to.Power)
 	}
 }
 
@@ -87,6 +88,7 @@ func (r *rights) consumes(sources []wire.Source) {
 	for _, from := range sources {
 		js, item := wire.StreamName(from.Stream), itemOf(from)
 		r.consumer("consumes", item, js, from.Durable)
+		r.commit("consumes", item, js, from.Power)
 		if from.Ordered {
 			r.recreate("consumes", item, js, from.Durable)
 		}
@@ -158,6 +160,17 @@ func SortRights(all []Right) {
 	slices.SortFunc(all, func(a, b Right) int {
 		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Item, b.Item), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Subject, b.Subject))
 	})
+}
+
+// commit lets who writes to or reads a stream of durability power wait for the disk, and for the disk under what parked
+// events and tasks stand for.
+func (r *rights) commit(key, item, js string, power bool) {
+	if !power {
+		return
+	}
+	for _, stream := range []string{js, wire.StreamName(wire.DeadStream), wire.StreamName(wire.TaskStream)} {
+		r.add(Publish, key, item, "wait for the disk", wire.CommitSubject+"."+stream)
+	}
 }
 
 func sortedSet(s []string) []string {

@@ -165,7 +165,11 @@ func (in *ingest) latestOf(ctx context.Context, st *ingestStream, subject string
 	}
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
+	link := in.conn.Link()
 	have, err := in.fetchLatest(ctx, st.route.Stream, subject)
+	if err == nil && have.seq > 0 && st.route.Power {
+		err = in.conn.Commit(ctx, st.route.Stream, have.seq, link) // whoever stored it may have ended before it was on disk
+	}
 	if err != nil {
 		return latest{}, &fault.Error{Code: bus.CodeUnavailable, Where: subject, What: "the producer's newest batch cannot be read", Err: err}
 	}

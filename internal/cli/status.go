@@ -87,7 +87,7 @@ func (o *options) printStatus(s status.Snapshot) error {
 }
 
 func printStreams(w io.Writer, streams []status.Stream) {
-	fmt.Fprintln(w, "STREAM\tFRAMES\tSTORED\tLIMIT\tREADERS")
+	fmt.Fprintln(w, "STREAM\tFRAMES\tSTORED\tLIMIT\tSURVIVES\tREADERS")
 	for _, stream := range streams {
 		var readers []string
 		for _, c := range stream.Consumers {
@@ -97,8 +97,17 @@ func printStreams(w io.Writer, streams []status.Stream) {
 		if stream.MaxBytes > 0 {
 			limit = size(stream.MaxBytes)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", stream.Name, stream.Messages, size(int64(stream.Bytes)), limit, strings.Join(readers, ", "))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", stream.Name, stream.Messages, size(int64(stream.Bytes)), limit, durability(stream), strings.Join(readers, ", "))
 	}
+}
+
+// durability says what an acknowledgement of a stream survives, and what that has cost lately: the median and the 99th
+// percentile of a sync, and how many it served.
+func durability(s status.Stream) string {
+	if s.Sync == nil {
+		return s.Durability
+	}
+	return fmt.Sprintf("%s (sync %.2g/%.2g ms, %.0f/s)", s.Durability, s.Sync.P50Millis, s.Sync.P99Millis, s.Sync.PerSecond)
 }
 
 // sticky keeps the first error of a Writer, so that a page of Fprintf needs one check.

@@ -53,6 +53,10 @@ type Stream struct {
 	Dedupe      time.Duration // window in which a repeated message id is recognised; default 10m, at most Keep
 }
 
+// GroupCommit reports whether whoever stores in s waits for a sync that many share. Of a stream without frames, which is
+// for clients that take the broker's own acknowledgement at its word, the broker syncs every message by itself.
+func (s Stream) GroupCommit() bool { return s.Durability == DurabilityPower && s.Frames }
+
 // Service is one small program, user-written or built-in.
 type Service struct {
 	Name      string

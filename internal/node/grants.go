@@ -57,7 +57,7 @@ func wiringOf(m *manifest.Manifest, s manifest.Service, n int, streams map[strin
 	return wire.Grant{
 		Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
 		User: name, Inbox: "_INBOX." + name, Declared: m.Place("services", s.Name),
-		Consumes: sources(s), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
+		Consumes: durable(sources(s), streams), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
 		Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls,
 	}
 }
@@ -131,6 +131,14 @@ func sources(s manifest.Service) []wire.Source {
 	return all
 }
 
+// durable completes sources with what their streams promise.
+func durable(sources []wire.Source, streams map[string]manifest.Stream) []wire.Source {
+	for i, src := range sources {
+		sources[i].Power = streams[src.Stream].GroupCommit()
+	}
+	return sources
+}
+
 func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route {
 	var all []wire.Route
 	for _, p := range s.Publishes {
@@ -138,7 +146,7 @@ func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route
 			continue
 		}
 		stream := streams[p.Stream]
-		route := wire.Route{Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames}
+		route := wire.Route{Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames, Power: stream.GroupCommit()}
 		all = append(all, route)
 		if s.Builtin == "ingest" { // a numbered producer has a subject of its own
 			route.Subject = p.Subject + ".in.*"

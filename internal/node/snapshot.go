@@ -51,6 +51,7 @@ func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream
 	defer cancel()
 	n.flow.streams = n.streams(ctx, m)
 	n.flow.problems = n.streamProblems(ctx, n.flow.streams)
+	n.flow.problems = append(n.flow.problems, syncProblems(m, n.syncCosts(ctx, m))...)
 	n.flow.of, n.flow.asked = m, time.Now()
 	return n.flow.streams, n.flow.problems
 }
@@ -129,6 +130,7 @@ func (n *Node) platform(ctx context.Context, brokers []status.Instance) []status
 
 func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Stream {
 	all := readers(m)
+	costs := n.syncCosts(ctx, m)
 	var streams []status.Stream
 	for _, stream := range m.Streams {
 		handle, err := n.js.Stream(ctx, wire.StreamName(stream.Name))
@@ -139,6 +141,7 @@ func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Strea
 		one := status.Stream{
 			Name: stream.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
 			FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq, Consumers: []status.Consumer{},
+			Durability: string(stream.Durability), Sync: costs[stream.Name].status(),
 		}
 		for _, src := range all[stream.Name] {
 			consumer, err := handle.Consumer(ctx, src.Durable)

@@ -33,7 +33,7 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 	if m.Broker.Store > 0 {
 		argv = append(argv, "--store", strconv.FormatInt(int64(m.Broker.Store), 10))
 	}
-	if slices.ContainsFunc(m.Streams, func(s manifest.Stream) bool { return s.Durability == manifest.DurabilityPower }) {
+	if slices.ContainsFunc(m.Streams, func(s manifest.Stream) bool { return s.Durability == manifest.DurabilityPower && !s.GroupCommit() }) {
 		argv = append(argv, "--sync-always")
 	}
 	return plan.Spec{

@@ -132,6 +132,18 @@ type Stream struct {
 	FirstSeq  uint64     `json:"first_seq"`
 	LastSeq   uint64     `json:"last_seq"`
 	Consumers []Consumer `json:"consumers"`
+
+	Durability string `json:"durability"`     // what an acknowledgement survives: memory, process or power
+	Sync       *Sync  `json:"sync,omitempty"` // what that costs; nil when nobody has waited for the disk yet
+}
+
+// Sync is what making a stream durable costs, measured where it happens.
+type Sync struct {
+	Syncs     uint64  `json:"syncs"`      // to disk, since the broker started
+	Commits   uint64  `json:"commits"`    // publishers and readers served by them
+	PerSecond float64 `json:"per_second"` // commits
+	P50Millis float64 `json:"p50_ms"`     // of the last 1024 syncs
+	P99Millis float64 `json:"p99_ms"`
 }
 
 // Consumer is the position of one service in a stream.

@@ -51,6 +51,9 @@ func BrokerIn(t testing.TB, dir string) *TestBroker { return newTestBroker(t, di
 // BrokerProcess starts a broker in a process of its own, which Kill can end as by kill -9. TestMain must call Main.
 func BrokerProcess(t testing.TB) *TestBroker { return newTestBroker(t, TempDir(t), ownProcess) }
 
+// BrokerProcessIn is like BrokerProcess with its folder in dir, which can be a PowerDisk's.
+func BrokerProcessIn(t testing.TB, dir string) *TestBroker { return newTestBroker(t, dir, ownProcess) }
+
 func newTestBroker(t testing.TB, dir string, newEngine func(dir string, port int) engine) *TestBroker {
 	t.Helper()
 	port, err := broker.ChoosePort()
@@ -106,6 +109,20 @@ func (b *TestBroker) Kill(t testing.TB) { t.Helper(); b.engine.kill(t) }
 
 // Start starts the broker again after Stop or Kill and returns when it is ready.
 func (b *TestBroker) Start(t testing.TB) { t.Helper(); b.engine.start(t) }
+
+// StartAnew is Start for a broker whose disk has lost something: it gets its users, streams and readers again, as the
+// platform gives them to every broker that starts.
+func (b *TestBroker) StartAnew(t testing.TB) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := broker.WriteAccess(b.Dir, b.access); err != nil {
+		t.Fatal(err)
+	}
+	b.engine.start(t)
+	Eventually(t, b.NC.IsConnected, "the test is connected to the broker again")
+	b.provisionLocked(t)
+}
 
 // Restart is Stop and Start.
 func (b *TestBroker) Restart(t testing.TB) { t.Helper(); b.Stop(t); b.Start(t) }
