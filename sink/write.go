@@ -107,7 +107,7 @@ func (s *Sink) park(ctx, work context.Context, batch Batch, rows []Poison) error
 		if f == nil || row.ID.Index >= f.Len() {
 			continue
 		}
-		p := bus.Parked{Event: row.ID, Subject: f.Subject, Err: row.Err, Attempts: 1}
+		p := bus.Parked{Event: row.ID, Subject: f.Subject, Err: row.Err, Attempts: 1, Header: f.Header}
 		if origin, subject, retried := retriedFrom(f); retried {
 			p.Event, p.Subject = origin, subject
 		}

@@ -19,6 +19,11 @@ func (o *options) complete(each ...func(*manifest.Manifest) []string) cobra.Comp
 	}
 }
 
+// completeFlag offers for a flag what find finds in the manifest.
+func (o *options) completeFlag(cmd *cobra.Command, name string, find func(*manifest.Manifest) []string) {
+	_ = cmd.RegisterFlagCompletionFunc(name, o.complete(find)) // it fails only for a flag that is not there
+}
+
 func (*options) serviceNames(m *manifest.Manifest) []string {
 	var names []string
 	for _, s := range m.Services {

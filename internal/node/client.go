@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/plan"
@@ -110,11 +109,10 @@ func (c *Client) Events(ctx context.Context) iter.Seq2[supervisor.Event, error] 
 	}
 }
 
-// DeadLetters lists parked events and dead tasks of a service, or of all, whose number is above after.
-func (c *Client) DeadLetters(ctx context.Context, service string, after uint64, limit int) ([]DeadLetter, error) {
-	q := url.Values{"service": {service}, "after": {strconv.FormatUint(after, 10)}, "limit": {strconv.Itoa(limit)}}
+// DeadLetters lists up to limit parked events and dead tasks that f lets through, whose number is above after.
+func (c *Client) DeadLetters(ctx context.Context, f Filter, after uint64, limit int) ([]DeadLetter, error) {
 	var letters []DeadLetter
-	err := c.do(ctx, http.MethodGet, "/v1/dlq?"+q.Encode(), nil, &letters)
+	err := c.do(ctx, http.MethodPost, "/v1/dlq", listRequest{f, after, limit}, &letters)
 	return letters, err
 }
 
@@ -125,18 +123,35 @@ func (c *Client) DeadLetter(ctx context.Context, seq uint64) (DeadLetter, error)
 	return letter, err
 }
 
-// RetryDead sends what s selects back to the services that parked it and returns how many there were.
-func (c *Client) RetryDead(ctx context.Context, s Selection) (int, error) {
-	var reply countReply
-	err := c.do(ctx, http.MethodPost, "/v1/dlq/retry", s, &reply)
-	return reply.Count, err
+// RetryDead sends what s selects back to the services that parked it. What is named and has been sent back before is not
+// sent again. tell hears how far it is, and may be nil.
+func (c *Client) RetryDead(ctx context.Context, s Selection, tell func(Bulk)) (Bulk, error) {
+	return c.bulk(ctx, "retry", s, tell)
 }
 
-// DropDead removes what s selects for good and returns how many there were.
-func (c *Client) DropDead(ctx context.Context, s Selection) (int, error) {
-	var reply countReply
-	err := c.do(ctx, http.MethodPost, "/v1/dlq/drop", s, &reply)
-	return reply.Count, err
+// DropDead removes what s selects for good, in the manner of RetryDead.
+func (c *Client) DropDead(ctx context.Context, s Selection, tell func(Bulk)) (Bulk, error) {
+	return c.bulk(ctx, "drop", s, tell)
+}
+
+func (c *Client) bulk(ctx context.Context, act string, s Selection, tell func(Bulk)) (Bulk, error) {
+	var last Bulk
+	resp, err := c.send(ctx, http.MethodPost, "/v1/dlq/"+act, s)
+	if err != nil {
+		return last, err
+	}
+	defer resp.Body.Close()
+	err = readLines(resp.Body, func(b Bulk) bool {
+		last = b
+		if tell != nil {
+			tell(b)
+		}
+		return true
+	})
+	if err == nil && last.Running {
+		err = &fault.Error{Code: "node/cut-off", What: "the node has ended in the middle", Fix: "give the command again: what is done is not done twice"}
+	}
+	return last, err
 }
 
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {

@@ -118,11 +118,12 @@ func (c *control) routes() http.Handler {
 		}
 		answer(w, struct{}{}, act(r.Context(), r.PathValue("name")))
 	})
-	mux.HandleFunc("GET /v1/dlq", func(w http.ResponseWriter, r *http.Request) {
-		q := r.URL.Query()
-		after, _ := strconv.ParseUint(q.Get("after"), 10, 64) // absent: from the first
-		limit, _ := strconv.Atoi(q.Get("limit"))              // absent: the default
-		letters, err := c.node.deadLetters(r.Context(), q.Get("service"), after, limit)
+	mux.HandleFunc("POST /v1/dlq", func(w http.ResponseWriter, r *http.Request) {
+		var in listRequest
+		if !decode(w, r, &in) {
+			return
+		}
+		letters, err := c.node.deadLetters(r.Context(), in.Filter, in.After, in.Limit)
 		answer(w, letters, err)
 	})
 	mux.HandleFunc("GET /v1/dlq/{seq}", func(w http.ResponseWriter, r *http.Request) {
@@ -134,25 +135,24 @@ func (c *control) routes() http.Handler {
 		letter, err := c.node.deadLetter(r.Context(), seq)
 		answer(w, letter, err)
 	})
-	mux.HandleFunc("POST /v1/dlq/{act}", func(w http.ResponseWriter, r *http.Request) {
-		var in Selection
-		if !decode(w, r, &in) {
-			return
-		}
-		var count int
-		var err error
-		switch r.PathValue("act") {
-		case "retry":
-			count, err = c.node.retryDead(r.Context(), in)
-		case "drop":
-			count, err = c.node.dropDead(r.Context(), in)
-		default:
-			http.NotFound(w, r)
-			return
-		}
-		answer(w, countReply{count}, err)
-	})
+	mux.HandleFunc("POST /v1/dlq/{act}", c.bulk)
 	return mux
+}
+
+// bulk sends letters back or drops them. It answers with one Bulk a line, the last of which is the end, or the faults.
+func (c *control) bulk(w http.ResponseWriter, r *http.Request) {
+	var in Selection
+	if !decode(w, r, &in) {
+		return
+	}
+	act, ok := map[string]letterAct{"retry": c.node.sendBack, "drop": drop}[r.PathValue("act")]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	out := newLines(w)
+	done, err := c.node.bulk(r.Context(), in, act, func(b Bulk) { out.send(b) })
+	out.end(done, err)
 }
 
 // down stops everything, answers, and then has the keeper end itself and this node with it.
@@ -206,8 +206,11 @@ type applyReply struct {
 	Steps []plan.Step `json:"steps"`
 }
 
-type countReply struct {
-	Count int `json:"count"`
+// listRequest asks for dead letters.
+type listRequest struct {
+	Filter
+	After uint64 `json:"after,omitempty"`
+	Limit int    `json:"limit,omitempty"`
 }
 
 // faultReply is how errors travel: all of a joined error, each with its parts.

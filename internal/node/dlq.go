@@ -27,14 +27,9 @@ type DeadLetter struct {
 	Attempts string `json:"attempts"`
 	Time     string `json:"time"`
 	Bytes    int    `json:"bytes"`
-	Data     []byte `json:"data,omitempty"` // only when one is asked for
-}
-
-// Selection names dead letters: by number, or all of a service, or all.
-type Selection struct {
-	Seqs    []uint64 `json:"seqs,omitempty"`
-	Service string   `json:"service,omitempty"`
-	All     bool     `json:"all,omitempty"` // with Service: all of it
+	// Header are the headers of the message that the event came in, as far as they are the program's own.
+	Header nats.Header `json:"header,omitempty"`
+	Data   []byte      `json:"data,omitempty"` // only when one is asked for
 }
 
 // listLimit is how many dead letters are listed when the caller names no limit.
@@ -61,8 +56,12 @@ func (n *Node) dead(ctx context.Context) (jetstream.Stream, error) {
 	return stream, nil
 }
 
-// deadLetters lists up to limit letters of service, or of all, with a number above after.
-func (n *Node) deadLetters(ctx context.Context, service string, after uint64, limit int) ([]DeadLetter, error) {
+// deadLetters lists up to limit letters that f lets through, with a number above after.
+func (n *Node) deadLetters(ctx context.Context, f Filter, after uint64, limit int) ([]DeadLetter, error) {
+	match, err := f.compile()
+	if err != nil {
+		return nil, err
+	}
 	stream, err := n.dead(ctx)
 	if err != nil {
 		return nil, err
@@ -72,7 +71,7 @@ func (n *Node) deadLetters(ctx context.Context, service string, after uint64, li
 	}
 	letters := []DeadLetter{}
 	for len(letters) < limit {
-		msg, err := stream.GetMsg(ctx, after+1, jetstream.WithGetMsgSubject(deadFilter(service)))
+		msg, err := stream.GetMsg(ctx, after+1, jetstream.WithGetMsgSubject(f.subject()))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return letters, nil
 		}
@@ -80,16 +79,12 @@ func (n *Node) deadLetters(ctx context.Context, service string, after uint64, li
 			return nil, fmt.Errorf("read dead letters: %w", err)
 		}
 		after = msg.Sequence
-		letters = append(letters, letterOf(msg, false))
+		if letter := letterOf(msg, true); match(letter) {
+			letter.Data = nil
+			letters = append(letters, letter)
+		}
 	}
 	return letters, nil
-}
-
-func deadFilter(service string) string {
-	if service == "" {
-		return wire.DeadStream + ".>"
-	}
-	return wire.DeadStream + "." + service + ".>"
 }
 
 func (n *Node) deadLetter(ctx context.Context, seq uint64) (DeadLetter, error) {
@@ -121,55 +116,12 @@ func letterOf(msg *jetstream.RawStreamMsg, data bool) DeadLetter {
 	if letter.Time == "" {
 		letter.Time = msg.Time.Format(time.RFC3339)
 	}
+	letter.Header = nats.Header{}
+	stay(letter.Header, msg.Header)
 	if data {
 		letter.Data = msg.Data
 	}
 	return letter
-}
-
-// each calls act for every selected letter and returns how many there were.
-func (n *Node) each(ctx context.Context, s Selection, act func(context.Context, jetstream.Stream, *jetstream.RawStreamMsg) error) (int, error) {
-	if len(s.Seqs) == 0 && !s.All {
-		return 0, &fault.Error{Code: "dlq/nothing-selected", Kind: fault.Misuse, What: "no parked event is named", Fix: "give numbers, or --all, or --all --service NAME"}
-	}
-	stream, err := n.dead(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for i, seq := range s.Seqs {
-		msg, err := stream.GetMsg(ctx, seq)
-		if err != nil {
-			return i, unknownLetter(seq, err)
-		}
-		if err := act(ctx, stream, msg); err != nil {
-			return i, err
-		}
-	}
-	if len(s.Seqs) > 0 {
-		return len(s.Seqs), nil
-	}
-	// What is parked again meanwhile has a higher number than the last one now, and is left alone.
-	last, count := stream.CachedInfo().State.LastSeq, 0
-	for seq := uint64(1); ; {
-		msg, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(deadFilter(s.Service)))
-		if errors.Is(err, jetstream.ErrMsgNotFound) || (err == nil && msg.Sequence > last) {
-			return count, nil
-		}
-		if err != nil {
-			return count, fmt.Errorf("read dead letters: %w", err)
-		}
-		if err := act(ctx, stream, msg); err != nil {
-			return count, err
-		}
-		seq = msg.Sequence + 1
-		count++
-	}
-}
-
-func (n *Node) dropDead(ctx context.Context, s Selection) (int, error) {
-	return n.each(ctx, s, func(ctx context.Context, stream jetstream.Stream, msg *jetstream.RawStreamMsg) error {
-		return stream.DeleteMsg(ctx, msg.Sequence)
-	})
 }
 
 // headerLetter of a message on its way back, or of a letter set aside, is the number of the letter that it was made from.
@@ -178,25 +130,23 @@ const headerLetter = "Hozo-Letter"
 // asideToken ends the subject of a letter that is on its way back.
 const asideToken = ".back"
 
-// retryDead sends letters back. A letter is removed after it is stored on its way back. A retry that was interrupted
-// between the two finds its own number on the way and does not send the letter again.
-func (n *Node) retryDead(ctx context.Context, s Selection) (int, error) {
-	return n.each(ctx, s, func(ctx context.Context, stream jetstream.Stream, msg *jetstream.RawStreamMsg) error {
-		letter := letterOf(msg, true)
-		id, err := wire.ParseEventID(letter.Event)
-		if err != nil {
-			return fmt.Errorf("dead letter %d: %w", letter.Seq, err)
-		}
-		if id.Stream == wire.TaskStream {
-			err = n.returnTask(ctx, letter, msg.Header)
-		} else if msg, err = n.setAside(ctx, stream, msg); err == nil {
-			err = n.returnEvent(ctx, letterOf(msg, true), id, msg.Header)
-		}
-		if err != nil {
-			return fmt.Errorf("send dead letter %d back: %w", letter.Seq, err)
-		}
-		return stream.DeleteMsg(ctx, msg.Sequence)
-	})
+// sendBack sends one letter back. It is removed after it is stored on its way back. A retry that was interrupted between
+// the two finds its own number on the way and does not send the letter again.
+func (n *Node) sendBack(ctx context.Context, stream jetstream.Stream, msg *jetstream.RawStreamMsg) error {
+	letter := letterOf(msg, true)
+	id, err := wire.ParseEventID(letter.Event)
+	if err != nil {
+		return fmt.Errorf("dead letter %d: %w", letter.Seq, err)
+	}
+	if id.Stream == wire.TaskStream {
+		err = n.returnTask(ctx, letter, msg.Header)
+	} else if msg, err = n.setAside(ctx, stream, msg); err == nil {
+		err = n.returnEvent(ctx, letterOf(msg, true), id, msg.Header)
+	}
+	if err != nil {
+		return fmt.Errorf("send dead letter %d back: %w", letter.Seq, err)
+	}
+	return stream.DeleteMsg(ctx, msg.Sequence)
 }
 
 // setAside moves the letter of an event to a subject beside its own. The service may fail on the event again before

@@ -46,6 +46,7 @@ type Node struct {
 	flow       flow
 	low        lowSince
 	binaries   *binaries
+	letters    sync.Mutex // one command on dead letters at a time
 
 	applying sync.Mutex // one apply at a time; guards from, declared and scaling's file
 	from     applied    // what was applied last

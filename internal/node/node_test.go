@@ -177,7 +177,7 @@ func TestDeadLettersAreListedSentBackAndDropped(t *testing.T) {
 	p.feed(t, "good", "bad one", "bad two")
 	letters := func() []node.DeadLetter {
 		t.Helper()
-		all, err := p.client.DeadLetters(ctx, "worker", 0, 0)
+		all, err := p.client.DeadLetters(ctx, node.Filter{Service: "worker"}, 0, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,8 +201,8 @@ func TestDeadLettersAreListedSentBackAndDropped(t *testing.T) {
 	// Twice: the way back must be free again for an event that comes back a second time.
 	for range 2 {
 		seqs := []uint64{letters()[0].Seq, letters()[1].Seq}
-		if n, err := p.client.RetryDead(ctx, node.Selection{Service: "worker", All: true}); n != 2 || err != nil {
-			t.Fatalf("sent back %d letters, %v", n, err)
+		if n, err := p.client.RetryDead(ctx, node.Selection{Filter: node.Filter{Service: "worker"}}, nil); n.Count != 2 || err != nil {
+			t.Fatalf("sent back %+v letters, %v", n, err)
 		}
 		testkit.Eventually(t, func() bool {
 			now := letters()
@@ -214,17 +214,20 @@ func TestDeadLettersAreListedSentBackAndDropped(t *testing.T) {
 		t.Fatalf("events that came back: %+v, want %s among them", letters(), first.Event)
 	}
 	back := letters()[i]
-	if n, err := p.client.DropDead(ctx, node.Selection{Seqs: []uint64{back.Seq}}); n != 1 || err != nil {
-		t.Errorf("dropped %d letters, %v", n, err)
+	if n, err := p.client.DropDead(ctx, node.Selection{Seqs: []uint64{back.Seq}}, nil); n.Count != 1 || err != nil {
+		t.Errorf("dropped %+v letters, %v", n, err)
+	}
+	if n, err := p.client.DropDead(ctx, node.Selection{Seqs: []uint64{back.Seq}}, nil); n.Count != 0 || n.Gone != 1 || err != nil {
+		t.Errorf("dropped it again: %+v, %v", n, err)
 	}
 	if _, err := p.client.DeadLetter(ctx, back.Seq); fault.Code(err) != "dlq/unknown" {
 		t.Errorf("a dropped letter: %v", err)
 	}
-	if n, err := p.client.DropDead(ctx, node.Selection{All: true}); n != 1 || err != nil {
-		t.Errorf("dropped %d letters, %v", n, err)
+	if n, err := p.client.DropDead(ctx, node.Selection{All: true}, nil); n.Count != 1 || err != nil {
+		t.Errorf("dropped %+v letters, %v", n, err)
 	}
-	if n, err := p.client.RetryDead(ctx, node.Selection{}); n != 0 || fault.ExitCode(err) != 2 {
-		t.Errorf("an empty selection sent back %d, %v", n, err)
+	if n, err := p.client.RetryDead(ctx, node.Selection{}, nil); n.Count != 0 || fault.ExitCode(err) != 2 {
+		t.Errorf("an empty selection sent back %+v, %v", n, err)
 	}
 }
 
@@ -236,7 +239,7 @@ func TestInterruptedRetryIsFinishedOnce(t *testing.T) {
 	var letters []node.DeadLetter
 	parked := func() bool {
 		var err error
-		if letters, err = p.client.DeadLetters(ctx, "", 0, 0); err != nil {
+		if letters, err = p.client.DeadLetters(ctx, node.Filter{}, 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		return len(letters) == 1
@@ -258,8 +261,8 @@ func TestInterruptedRetryIsFinishedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := p.client.RetryDead(ctx, node.Selection{All: true}); n != 1 || err != nil {
-		t.Fatalf("sent back %d letters, %v", n, err)
+	if n, err := p.client.RetryDead(ctx, node.Selection{All: true}, nil); n.Count != 1 || err != nil {
+		t.Fatalf("sent back %+v letters, %v", n, err)
 	}
 	testkit.Eventually(t, func() bool { return parked() && letters[0].Seq > ack.Sequence }, "the event parked again")
 	retries, err := js.Stream(ctx, wire.StreamName(wire.RetryStream))

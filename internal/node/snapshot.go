@@ -220,6 +220,28 @@ func (n *Node) streamProblems(ctx context.Context, streams []status.Stream) []st
 			Code: "dlq/not-empty", Title: fmt.Sprintf("%d events or tasks are parked", dead.CachedInfo().State.Msgs),
 			Since: dead.CachedInfo().State.FirstTime, Fix: "hozo dlq ls, then hozo dlq retry or hozo dlq drop",
 		})
+		problems = append(problems, deadNearItsEnd(dead.CachedInfo())...)
+	}
+	return problems
+}
+
+// expirySoon is how long before a dead letter expires it is said so: time to look after it, weekends included.
+const expirySoon = 5 * 24 * time.Hour
+
+// deadNearItsEnd warns before dead letters expire, and before there is no room for more: then those who want to park wait.
+func deadNearItsEnd(info *jetstream.StreamInfo) []status.Problem {
+	var problems []status.Problem
+	if left := info.Config.MaxAge - time.Since(info.State.FirstTime); info.Config.MaxAge > 0 && left < expirySoon {
+		problems = append(problems, status.Problem{
+			Code: "dlq/expiring", Title: fmt.Sprintf("the oldest parked event is dropped in %s", max(left, 0).Round(time.Hour)),
+			Since: info.State.FirstTime, Fix: "hozo dlq retry, or hozo dlq ls --json to keep a copy elsewhere",
+		})
+	}
+	if limit := info.Config.MaxMsgs; limit > 0 && float64(info.State.Msgs) > fullProblem*float64(limit) {
+		problems = append(problems, status.Problem{
+			Code: "dlq/nearly-full", Title: fmt.Sprintf("%d of at most %d events are parked; services that park more will wait", info.State.Msgs, limit),
+			Since: time.Now(), Fix: "hozo dlq drop what is of no use, by --code or --service",
+		})
 	}
 	return problems
 }
