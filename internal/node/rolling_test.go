@@ -163,6 +163,9 @@ func TestRestartsUnderLoadLoseNoRequest(t *testing.T) {
 		"one by notify":  "scale: 1, health: notify",
 		"one by http":    "scale: 1, health: /readyz",
 		"four by notify": "scale: 4, health: notify",
+		// The one process ends before the next one starts: meanwhile callers wait in the queue of the keeper's socket.
+		"one by http, no surge": "scale: 1, health: /readyz, rolling: { surge: 0 }",
+		"two by http, no surge": "scale: 2, health: /readyz, rolling: { surge: 0, max_unavailable: 1 }",
 	} {
 		run := func(t *testing.T) {
 			p := up(t, "  web: { run: \"%[1]s web\", listen: { http: 0 }, "+lines+" }\n")
