@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,7 @@ const (
 // fdStore keeps descriptors that processes gave with FDSTORE=1, for their next run: a connection or a memory file
 // outlives a crash or a restart so. What hangs up meanwhile is dropped. Its fields are guarded by Keeper.mu.
 type fdStore struct {
-	files map[string][]storedFile // by process name
+	files map[string][]storedFile // by the name of the store
 	total int
 	last  int // number of the last one
 	epoll int // -1 before open
@@ -165,9 +166,16 @@ func (s *fdStore) dropLocked(gone func(process string, f storedFile) bool) {
 	}
 }
 
-// unstore drops what is kept for a process.
+// store is the name under which the descriptors of a process are kept.
+func (s Spawn) store() string { return cmp.Or(s.Store, s.Name) }
+
+// unstore drops what is kept for a process and for those that share its store.
 func (k *Keeper) unstore(process string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.store.removeLocked(process, "")
+	store := process
+	if r := k.records[process]; r != nil {
+		store = r.spec.store()
+	}
+	k.store.removeLocked(store, "")
 }

@@ -261,10 +261,10 @@ func (k *Keeper) notified(pid int, text string, fds []int) {
 	}
 	r.take(n, Monotonic())
 	if n.forget {
-		k.store.removeLocked(r.spec.Name, n.fdName)
+		k.store.removeLocked(r.spec.store(), n.fdName)
 	}
 	if n.keep {
-		k.storeLocked(r.spec.Name, n, fds)
+		k.storeLocked(r.spec.store(), n, fds)
 	}
 	k.depositRecord(r)
 	k.emitLocked(Event{Kind: EventNotify, Process: k.processLocked(r), Notify: text})

@@ -89,6 +89,8 @@ type Spawn struct {
 	ReadyLine string        `json:"ready_line,omitempty"` // regular expression (RE2): the first line of output that matches sets Process.Line
 
 	Limits Limits `json:"limits,omitzero"`
+
+	Store string `json:"store,omitempty"` // name of the store of its descriptors, which processes that follow each other share; empty: Name
 }
 
 // Log says where a process's output goes.

@@ -64,7 +64,7 @@ func (k *Keeper) processLocked(r *record) Process {
 		Status:     r.status,
 		Said:       r.said,
 		Line:       r.line,
-		Stored:     len(k.store.files[r.spec.Name]),
+		Stored:     len(k.store.files[r.spec.store()]),
 		Exit:       r.exit,
 		Limits:     r.spec.Limits,
 		Unmet:      slices.Clone(r.unmet),

@@ -193,7 +193,7 @@ func (k *Keeper) fork(s Spawn, cred *syscall.Credential, out *capture, write *os
 	for _, l := range listen {
 		files = append(files, l.file.Fd())
 	}
-	stored := k.store.files[s.Name]
+	stored := k.store.files[s.store()]
 	for _, f := range stored {
 		files = append(files, uintptr(f.fd))
 	}
@@ -343,6 +343,8 @@ func checkSpawn(s Spawn) error {
 		return misuse("bad-request", fmt.Sprintf("program of %s is not an absolute path", s.Name), "")
 	case s.Dir != "" && !filepath.IsAbs(s.Dir):
 		return misuse("bad-request", fmt.Sprintf("folder of %s is not an absolute path", s.Name), "")
+	case s.Store != "" && !goodName(s.Store):
+		return misuse("bad-request", fmt.Sprintf("store %q of %s is no name", s.Store, s.Name), "")
 	case s.Watchdog < 0:
 		return misuse("bad-request", fmt.Sprintf("watchdog of %s is negative", s.Name), "")
 	case bad != nil:

@@ -125,7 +125,9 @@ func (o *owner) apply(ctx context.Context, c *command) {
 	case !o.changed():
 		o.gaveUp, o.badHash = "", ""
 		o.update(ctx)
-	case o.succeeded(), c.calm && o.badHash == o.want.Hash():
+	case o.succeeded():
+		o.updateSuccessor(ctx)
+	case c.calm && o.badHash == o.want.Hash():
 		o.show(ctx, state, o.shown.Reason)
 	case o.goal != goalRun:
 		o.show(ctx, state, o.shown.Reason)
@@ -148,7 +150,7 @@ func (o *owner) apply(ctx context.Context, c *command) {
 func (o *owner) update(ctx context.Context) {
 	health, liveness := o.live.Health, o.live.Liveness
 	if o.live.Log != o.want.Log {
-		o.relog(ctx)
+		o.relog(ctx, o.proc.Name)
 	}
 	o.live, o.parts, o.rolling = o.want, o.wantParts(), false
 	o.limit(ctx)

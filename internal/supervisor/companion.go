@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/hozo-dev/hozo/internal/keeper"
@@ -40,6 +41,24 @@ type companion struct {
 	timer *time.Timer // of a successor: how long it may take; else the grace of its end
 	last  error       // of the last failed probe
 	hits  int         // successful probes in a row
+
+	deadline time.Duration // when timer ends, by keeper.Monotonic, if the process may ask for more time; else 0
+	limited  bool          // its limits were changed: the answer to that is the last word on them
+}
+
+// await bounds what the companion is at. It may ask for more time with EXTEND_TIMEOUT_USEC.
+func (c *companion) await(d time.Duration) {
+	c.deadline = keeper.Monotonic() + d
+	c.timer.Reset(d)
+	c.prolong()
+}
+
+// prolong gives the companion the time that it has asked for.
+func (c *companion) prolong() {
+	if until := c.proc.Said.Extended; c.deadline != 0 && until > c.deadline {
+		c.deadline = until
+		c.timer.Reset(until - keeper.Monotonic())
+	}
 }
 
 // settleTime is how long a successor without a health check must live before it takes over: a program that cannot run
@@ -78,8 +97,10 @@ func (o *owner) accompany(ctx context.Context, c *companion) {
 	c.role = roleSuccessor
 	o.beside = c
 	h := c.spec.Health
-	c.timer.Reset(c.spec.Rolling.Timeout)
 	switch {
+	case c.proc.Said.Trigger:
+		o.giveUp(ctx, saidBroken)
+		return
 	case h == nil:
 		c.timer.Reset(settleTime)
 	case saidReady(h, c.proc):
@@ -87,6 +108,7 @@ func (o *owner) accompany(ctx context.Context, c *companion) {
 		o.board.rolled(o.name)
 		return
 	default:
+		c.await(c.spec.Rolling.Timeout)
 		c.probe = startProbe(ctx, resolved(h, c.spec, o.sockets.addresses()), c.spec, c.proc.PID)
 	}
 	o.serve(ctx)
@@ -135,6 +157,26 @@ func (c *companion) stop() {
 	}
 }
 
+// updateSuccessor takes over the hot part of want for the process that is to take over.
+func (o *owner) updateSuccessor(ctx context.Context) {
+	c := o.beside
+	before := c.spec
+	c.spec, c.parts = o.want, o.wantParts()
+	if before.Log != c.spec.Log {
+		o.relog(ctx, c.proc.Name)
+	}
+	if p, done := o.limitProcess(ctx, c.proc); done {
+		c.proc.Limits, c.proc.Unmet, c.limited = p.Limits, p.Unmet, true
+	}
+	if reflect.DeepEqual(before.Health, c.spec.Health) && before.Rolling.Timeout == c.spec.Rolling.Timeout {
+		o.show(ctx, o.shown.State, o.shown.Reason)
+		return
+	}
+	c.stop()
+	c.hits, c.last, c.deadline = 0, nil, 0
+	o.accompany(ctx, c) // its time begins anew
+}
+
 // successorProbed takes in the result of a probe of the successor.
 func (o *owner) successorProbed(ctx context.Context, err error) {
 	c := o.beside
@@ -150,10 +192,16 @@ func (o *owner) successorProbed(ctx context.Context, err error) {
 // besideHeard takes in the keeper's word on the companion.
 func (o *owner) besideHeard(ctx context.Context, p keeper.Process) {
 	c := o.beside
+	if c.limited {
+		p.Limits, p.Unmet = c.proc.Limits, c.proc.Unmet
+	}
 	c.proc = p
+	c.prolong()
 	switch {
 	case p.Exit != nil:
 		o.besideEnded(ctx)
+	case c.role == roleSuccessor && p.Said.Trigger:
+		o.giveUp(ctx, saidBroken)
 	case c.role == roleSuccessor && saidReady(c.spec.Health, p):
 		o.takeOver(ctx)
 	}
@@ -178,6 +226,9 @@ func (o *owner) become(ctx context.Context, c *companion) {
 	o.needed = o.board.runs(c.spec.Needs)
 	o.proc, o.live, o.hash, o.parts = c.proc, c.spec, c.hash, c.parts
 	o.alive, o.fine, o.found, o.verdict, o.again = true, false, false, "", false
+	if c.limited {
+		o.limited = c.proc.Run
+	}
 	o.gaveUp, o.badHash = "", ""
 	o.watch(ctx)
 }
@@ -190,7 +241,7 @@ func (o *owner) dismiss(ctx context.Context, c *companion) {
 		o.log.WarnContext(ctx, "the next supervisor will ask the old process to end once more", "err", err)
 	}
 	_ = o.keeper.Signal(ctx, c.proc.Name, c.spec.Stop.Signal, true) // it may have ended, as its exit will tell
-	c.timer.Reset(c.spec.Stop.Grace)
+	c.await(c.spec.Stop.Grace)
 	o.beside = c
 }
 
@@ -201,6 +252,7 @@ func (o *owner) besideExpired(ctx context.Context) {
 		if err := o.keeper.Kill(ctx, c.proc.Name); err != nil && ctx.Err() == nil {
 			o.log.WarnContext(ctx, "kill the old process", "err", err)
 		}
+		c.deadline = 0
 		c.timer.Reset(max(c.spec.Stop.Grace, time.Second)) // then once more
 		return
 	}
@@ -209,6 +261,9 @@ func (o *owner) besideExpired(ctx context.Context) {
 		return
 	}
 	reason := fmt.Sprintf("not ready within %s", brief(c.spec.Rolling.Timeout))
+	if c.proc.Said.Extended > 0 {
+		reason += ", nor within the time that it has asked for"
+	}
 	if c.last != nil {
 		reason += ": " + c.last.Error()
 	}

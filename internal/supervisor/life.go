@@ -23,6 +23,9 @@ const (
 	labelNeeded   = "needed"   // runs of what it starts again after
 )
 
+// saidBroken is the verdict on a process that has said WATCHDOG=trigger.
+const saidBroken = "it reports itself broken (WATCHDOG=trigger)"
+
 // unhealthyTimes is how many times Health.Failures an unready instance may miss before it counts as crashed: long
 // enough for a hiccup to pass, short enough that a hung process does not stay.
 const unhealthyTimes = 3
@@ -90,6 +93,7 @@ func (o *owner) request(s plan.Spec, hash string) keeper.Spawn {
 			labelParts: partsLabel(s), labelTick: tickLabel(o.due),
 		},
 		Limits: keeper.Limits(s.Limits),
+		Store:  o.name, // whatever the process is called
 	}
 }
 
@@ -122,8 +126,12 @@ func (o *owner) up(ctx context.Context) {
 		o.show(ctx, status.Starting, "")
 		o.await(h.Grace)
 	}
-	if o.proc.Said.Stopping {
-		o.leaves(ctx) // it has said so while nobody watched
+	// What it has said before the keeper's answer, or while nobody watched.
+	switch {
+	case o.proc.Said.Trigger:
+		o.abort(ctx, saidBroken)
+	case o.proc.Said.Stopping:
+		o.leaves(ctx)
 	}
 }
 
@@ -194,7 +202,7 @@ func (o *owner) hear(ctx context.Context, p keeper.Process) {
 	case p.Said.Stopping:
 		o.leaves(ctx)
 	case p.Said.Trigger && !before.Said.Trigger:
-		o.abort(ctx, "it reports itself broken (WATCHDOG=trigger)")
+		o.abort(ctx, saidBroken)
 	case state == status.Starting && o.hasSaidReady(), state == status.Ready:
 		o.able(ctx)
 	default:

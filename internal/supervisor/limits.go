@@ -9,23 +9,31 @@ import (
 	"github.com/hozo-dev/hozo/internal/keeper"
 )
 
-// limit brings the process that runs within the limits that are wanted now. No event tells of that: the keeper's answer
-// is the last word on the limits, and on nothing else, of which the events tell in their order.
+// limit brings the process that runs within the limits that are wanted now.
 func (o *owner) limit(ctx context.Context) {
-	want := keeper.Limits(o.live.Limits)
-	if !o.alive || reflect.DeepEqual(want, o.proc.Limits) {
+	if !o.alive {
 		return
 	}
-	p, err := o.keeper.Limit(ctx, o.proc.Name, want)
+	if p, done := o.limitProcess(ctx, o.proc); done {
+		o.proc.Limits, o.proc.Unmet, o.limited = p.Limits, p.Unmet, p.Run
+	}
+}
+
+// limitProcess brings a process of the instance within the limits that are wanted now. No event tells of that: the
+// keeper's answer is the last word on the limits, and on nothing else, of which the events tell in their order.
+func (o *owner) limitProcess(ctx context.Context, of keeper.Process) (p keeper.Process, done bool) {
+	want := keeper.Limits(o.want.Limits)
+	if reflect.DeepEqual(want, of.Limits) {
+		return of, false
+	}
+	p, err := o.keeper.Limit(ctx, of.Name, want)
 	if err != nil {
 		if ctx.Err() == nil {
 			o.log.WarnContext(ctx, "limits not changed", "err", err) // it ends just now, or an old keeper does not know how
 		}
-		return
+		return of, false
 	}
-	if p.Run == o.proc.Run {
-		o.proc.Limits, o.proc.Unmet, o.limited = p.Limits, p.Unmet, p.Run
-	}
+	return p, p.Run == of.Run
 }
 
 // limitedAs is an event's word on the process that runs with the limits that it has now: the event may have been on its

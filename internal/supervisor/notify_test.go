@@ -192,39 +192,43 @@ func TestTimeoutsOfStartAndStopAreExtended(t *testing.T) {
 
 func TestDescriptorsAreKeptOverARestartAndDroppedByAStop(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	v := w.supervise(t)
-	spec, _ := w.talker(t, "a.1")
-	v.apply(t, spec)
-	v.await(t, status.Ready, "a.1")
-	ctx, cancel := patient()
-	defer cancel()
-	store := func() {
-		t.Helper()
-		// As if a child of it gave the file: whoever carries its HOZO_RUN is of its tree.
-		run := w.process(t, ctx, "a.1").Run
-		must(t, w.asChild(run, "store", w.path("state/notify.sock")))
-		waitFor(t, "file to be stored", func() bool { return w.process(t, ctx, "a.1").Stored > 0 })
-	}
-	store()
-	must(t, v.Restart(ctx, "a"))
-	inherited := func() string {
-		env, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(v.get(t, "a.1").PID), "environ"))
-		must(t, err)
-		for kv := range strings.SplitSeq(string(env), "\x00") {
-			if names, ok := strings.CutPrefix(kv, "LISTEN_FDNAMES="); ok {
-				return names
+	for _, surge := range []int{0, 1} {
+		t.Run(fmt.Sprintf("surge %d", surge), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			v := w.supervise(t)
+			spec, _ := w.talker(t, "a.1")
+			spec.Rolling = plan.Rolling{Surge: surge, Timeout: patience}
+			v.apply(t, spec)
+			v.await(t, status.Ready, "a.1")
+			ctx, cancel := patient()
+			defer cancel()
+			// As if a child of it gave the file: whoever carries its HOZO_RUN is of its tree.
+			must(t, w.asChild(w.process(t, ctx, "a.1").Run, "store", w.path("state/notify.sock")))
+			waitFor(t, "file to be stored", func() bool { return w.process(t, ctx, "a.1").Stored > 0 })
+			inherited := func() string {
+				env, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(v.get(t, "a.1").PID), "environ"))
+				must(t, err)
+				for kv := range strings.SplitSeq(string(env), "\x00") {
+					if names, ok := strings.CutPrefix(kv, "LISTEN_FDNAMES="); ok {
+						return names
+					}
+				}
+				return ""
 			}
-		}
-		return ""
-	}
-	if got := inherited(); got != "kept" {
-		t.Errorf("after a restart it inherits %q", got)
-	}
-	must(t, v.Stop(ctx, "a"))
-	must(t, v.Start(ctx, "a"))
-	if got := inherited(); got != "" {
-		t.Errorf("after a stop it inherits %q", got)
+			for range 2 { // with surge, the process has another name each time
+				must(t, v.Restart(ctx, "a"))
+				if got := inherited(); got != "kept" {
+					t.Errorf("after a restart it inherits %q", got)
+				}
+			}
+			must(t, v.Restart(ctx, "a"))
+			must(t, v.Stop(ctx, "a"))
+			must(t, v.Start(ctx, "a"))
+			if got := inherited(); got != "" {
+				t.Errorf("after a stop it inherits %q", got)
+			}
+		})
 	}
 }
 

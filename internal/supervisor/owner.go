@@ -246,7 +246,7 @@ func (o *owner) run(ctx context.Context) {
 func (o *owner) enter(ctx context.Context) {
 	defer o.enterBeside(ctx)
 	if o.alive && !o.changed() {
-		o.relog(ctx) // what the last supervisor wanted is not known
+		o.relog(ctx, o.proc.Name) // what the last supervisor wanted is not known
 	}
 	switch {
 	case o.alive && o.goal == goalStop:
@@ -286,7 +286,7 @@ func (o *owner) enterBeside(ctx context.Context) {
 		o.dismiss(ctx, c)
 		o.show(ctx, o.shown.State, o.shown.Reason)
 	default: // it has been asked
-		c.timer.Reset(c.spec.Stop.Grace)
+		c.await(c.spec.Stop.Grace)
 		o.show(ctx, o.shown.State, o.shown.Reason)
 	}
 }
