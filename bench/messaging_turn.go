@@ -26,6 +26,7 @@ type messenger struct {
 	grants  bool                                                   // each program has a credential of its own
 	fan     bool                                                   // fan-out and chain are measured
 	calls   bool                                                   // questions are measured
+	live    bool                                                   // events that nothing stores are measured
 
 	dir, url string // of the running server
 	running  *speaker
@@ -48,6 +49,7 @@ type play struct {
 	receivers int
 	relays    int
 	fan       bool
+	live      bool
 	callers   int
 }
 
@@ -99,6 +101,8 @@ func (r *messagingRace) run(ctx context.Context, m *messenger, p play) (o outcom
 	switch {
 	case p.callers > 0:
 		first, err = r.enterCallers(ctx, m, enter)
+	case p.live:
+		first, last, err = r.enterLive(ctx, m, enter)
 	case p.fan:
 		first, last, err = r.enterFan(ctx, m, p, enter)
 	default:
@@ -141,6 +145,19 @@ func (r *messagingRace) enterCallers(ctx context.Context, m *messenger, enter en
 		return nil, err
 	}
 	return enter("ask", "ask", "out="+at)
+}
+
+func (r *messagingRace) enterLive(ctx context.Context, m *messenger, enter enterFunc) (*speaker, []*speaker, error) {
+	at, err := m.address(ctx, "live")
+	if err != nil {
+		return nil, nil, err
+	}
+	last, err := enter("hear", "hear", "in="+at)
+	if err != nil {
+		return nil, nil, err
+	}
+	first, err := enter("tell", "tell", "out="+at)
+	return first, []*speaker{last}, err
 }
 
 // enterFan starts the sender first: ZeroMQ's receivers connect to it.

@@ -31,6 +31,8 @@ func hozoGrants() []wire.Grant {
 		{Service: "push-fan", Publish: to("fan")},
 		{Service: "push-c1", Publish: to("c1")},
 		{Service: "pull-c4", Consumes: from("c4")},
+		{Service: "tell", Live: []string{"live"}},
+		{Service: "hear", Watches: []string{"live"}},
 		{Service: "ask", Calls: []string{"echo"}},
 		{Service: "answer", Serves: []string{"echo"}},
 	}
@@ -207,6 +209,40 @@ func hozoRelay(ctx context.Context, s settings) error {
 		return err
 	}
 	return s.serve(ctx, stage, func() error { return nil })
+}
+
+// hozoTell sends live events by the typed call.
+func hozoTell(ctx context.Context, s settings) error {
+	c, leave, err := s.join(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ready()
+	if err := s.awaitGo(); err != nil {
+		return err
+	}
+	topic := bus.NewTopic[[]byte](s.out)
+	err = s.produce(func(event []byte) error {
+		_, err := topic.Publish(ctx, c, event)
+		return err
+	}, c.NATS().Flush)
+	return errors.Join(err, s.rest())
+}
+
+// hozoHear has room for everything, like the subscriber of raw nats.go: the comparison is of those who lose nothing.
+func hozoHear(ctx context.Context, s settings) error {
+	c, leave, err := s.join(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	t := newTally(s.size)
+	watcher := bus.NewTopic[[]byte](s.in).Watch(c, func(_ context.Context, e bus.Event[[]byte]) error {
+		t.add(e.Value)
+		return nil
+	}, bus.WatchConfig{Buffer: mostEvents, Bytes: 1 << 30})
+	return s.serve(ctx, watcher, t.finish)
 }
 
 func hozoAsk(ctx context.Context, s settings) error {

@@ -5,7 +5,7 @@
 //
 // With PEER_PROFILE=FOLDER each program leaves its CPU profile there.
 //
-// A program says "ready" when its peers may begin. One that begins (push, pub, ask) then waits for a line on its
+// A program says "ready" when its peers may begin. One that begins (push, pub, tell, ask) then waits for a line on its
 // standard input. Events are numbered from 0; their last 8 bytes are a function of the number. A source sends for ms
 // milliseconds, but at most `most` events, and then one that says how many there were; it reports when it began and how
 // many it sent. A sink reports when the last one had come, how many different ones came, the sum of their numbers, and
@@ -46,7 +46,7 @@ type settings struct {
 var contenders = map[string]map[string]func(context.Context, settings) error{
 	"nats": {
 		"server": natsServer, "push": natsPush, "pull": natsPull, "relay": natsRelay, "pub": natsPush, "sub": natsPull,
-		"ask": natsAsk, "answer": natsAnswer,
+		"tell": natsPush, "hear": natsPull, "ask": natsAsk, "answer": natsAnswer,
 	},
 	"jetstream": {
 		"server": natsServer, "push": streamPush, "pull": streamPull, "relay": streamRelay, "pub": streamPush, "sub": streamPull,
@@ -54,7 +54,7 @@ var contenders = map[string]map[string]func(context.Context, settings) error{
 	"watermill": {"server": natsServer, "push": watermillPush, "pull": watermillPull},
 	"hozo": {
 		"server": hozoServer, "push": hozoPush, "pull": hozoPull, "relay": hozoRelay, "pub": hozoPush, "sub": hozoPull,
-		"ask": hozoAsk, "answer": hozoAnswer,
+		"tell": hozoTell, "hear": hozoHear, "ask": hozoAsk, "answer": hozoAnswer,
 	},
 }
 
