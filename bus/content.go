@@ -121,6 +121,16 @@ func encode[T any](subject string, o *options, v T) ([]byte, error) {
 	return data, nil
 }
 
+// passesThrough reports whether a T is the event's own bytes.
+func passesThrough[T any](o *options) bool {
+	var v T
+	switch any(v).(type) {
+	case []byte, json.RawMessage:
+		return o.codec == nil
+	}
+	return false
+}
+
 // decode fills *v from data, which came with a content type or, contentType being "", without. []byte and
 // json.RawMessage alias data.
 func decode[T any](o *options, contentType string, data []byte, v *T) error {

@@ -149,10 +149,13 @@ func (o *Out) beginFrame(source string, f *Frame) {
 	o.origin = f.Stream + ":" + strconv.FormatUint(f.Seq, 10)
 }
 
-// beginEvent marks where the output of the event id begins.
-func (o *Out) beginEvent(id wire.EventID) {
+// beginEvent marks where the output of the frame's event of that index begins.
+func (o *Out) beginEvent(index int) {
 	o.event++
-	o.id, o.touched, o.msgsMark, o.sentBytes = id, o.touched[:0], len(o.msgs), 0
+	o.id.Index, o.msgsMark, o.sentBytes = index, len(o.msgs), 0
+	if len(o.touched) > 0 {
+		o.touched = o.touched[:0]
+	}
 }
 
 // rollback takes back what the event in hand has sent.
@@ -162,7 +165,7 @@ func (o *Out) rollback() {
 	}
 	clear(o.msgs[o.msgsMark:])
 	o.msgs = o.msgs[:o.msgsMark]
-	o.beginEvent(o.id)
+	o.beginEvent(o.id.Index)
 }
 
 // messages encodes the output of the frame. The messages are valid until the next frame begins.

@@ -124,11 +124,14 @@ func (w *worker) open(h *held) (*Frame, error) {
 
 // events has every event of f handled, retried and parked as need be. It reports false when work ended before that.
 func (w *worker) events(work context.Context, f *Frame, h *held) bool {
-	w.event = rawEvent{id: f.ID(0), subject: f.Subject, time: f.Time, content: f.content, header: f.Header}
+	w.event = rawEvent{
+		frame: w.event.frame + 1, id: f.ID(0), subject: f.Subject, time: f.Time, content: f.content, header: f.Header,
+	}
 	if h.feed.stream == wire.RetryStream {
 		w.event.id, w.event.subject = retried(f)
 	}
 	first := w.event.id.Index
+	w.out.id = w.event.id
 	for next := 0; ; next++ {
 		var err error
 		next, err = w.run(work, f, first, next)
@@ -152,7 +155,7 @@ func (w *worker) run(work context.Context, f *Frame, first, next int) (i int, er
 	w.event.attempt = 1
 	for i = next; i < f.Len(); i++ {
 		w.event.id.Index, w.event.data = first+i, f.event(i)
-		w.out.beginEvent(w.event.id)
+		w.out.beginEvent(first + i)
 		if err := w.try(w.limit.begin(work), &w.event, w.out); err != nil {
 			return i, err
 		}
@@ -181,7 +184,7 @@ func (w *worker) failed(work context.Context, err error) bool {
 			return false
 		}
 		e.attempt++
-		w.out.beginEvent(e.id)
+		w.out.beginEvent(e.id.Index)
 		if err = w.again(work); err == nil {
 			return true
 		}
