@@ -34,6 +34,7 @@ type User struct {
 	Publish        []string  `json:"publish,omitempty"`
 	Subscribe      []string  `json:"subscribe,omitempty"`
 	Respond        bool      `json:"respond,omitempty"` // may answer each request that it receives, once
+	Client         bool      `json:"client,omitempty"`  // is no service of ours, and may come in by a door
 }
 
 // HashPassword returns what User.PasswordSHA256 holds for password.

@@ -52,6 +52,12 @@ type Config struct {
 	// SyncAlways makes the server fsync every message before it acknowledges it, for clients that know nothing of
 	// commits. It slows every stream.
 	SyncAlways bool
+	// Doors are where foreign clients come in, beside Port. Only users with Client set may use them.
+	Doors []Door
+	// TLS is the certificate of all doors; nil leaves them without.
+	TLS *TLSFiles
+	// Origins are the pages that may connect to a WebSocket door; without any those of the same host.
+	Origins []string
 	// Logger receives the server's log; nil discards it.
 	Logger *slog.Logger
 }
@@ -72,6 +78,7 @@ func (c Config) validate() error {
 	if c.Port < 0 || c.Port > math.MaxUint16 {
 		errs = append(errs, fmt.Errorf("broker config: port %d is outside 0..65535", c.Port))
 	}
+	errs = append(errs, c.validateDoors())
 	if c.Memory < 0 || c.Store < 0 {
 		errs = append(errs, fmt.Errorf("broker config: negative limit (memory %d, store %d)", c.Memory, c.Store))
 	}
@@ -159,6 +166,11 @@ func (b *Broker) URL() string {
 func (b *Broker) Run(ctx context.Context) error {
 	old := debug.SetMemoryLimit(b.cfg.Memory)
 	defer debug.SetMemoryLimit(old)
+	front, err := b.openFront()
+	if err != nil {
+		return err
+	}
+	defer front.run(ctx)()
 	for {
 		if !b.awaitRoom(ctx) {
 			return nil

@@ -34,6 +34,7 @@ const respondWithin = 2 * time.Minute
 type gate struct {
 	dir         string
 	ownPassword string // random, known to this process only
+	guests      *guests
 
 	mu     sync.Mutex
 	info   os.FileInfo // of the access file that users was made from; nil when there is none
@@ -44,6 +45,7 @@ type gate struct {
 type account struct {
 	keys        keys
 	permissions *server.Permissions // nil allows everything
+	byMQTT      *server.Permissions // of a client that comes in by MQTT; nil for others than clients
 }
 
 var _ server.Authentication = (*gate)(nil)
@@ -53,7 +55,7 @@ func newGate(dir string) (*gate, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return nil, err
 	}
-	return &gate{dir: dir, ownPassword: hex.EncodeToString(secret), leases: map[uint64]lease{}}, nil
+	return &gate{dir: dir, ownPassword: hex.EncodeToString(secret), guests: newGuests(), leases: map[uint64]lease{}}, nil
 }
 
 // Check implements server.Authentication. It is called concurrently.
@@ -65,8 +67,17 @@ func (g *gate) Check(c server.ClientAuthentication) bool {
 	if !ok {
 		return false
 	}
+	allowed := found.permissions
+	if door := g.guests.door(c.RemoteAddress()); door != "" {
+		if found.byMQTT == nil {
+			return false // a credential of this host's own, from outside
+		}
+		if door == DoorMQTT {
+			allowed = found.byMQTT
+		}
+	}
 	// Not under the lock: the server takes locks of its own.
-	c.RegisterUser(&server.User{Username: name, Permissions: found.permissions})
+	c.RegisterUser(&server.User{Username: name, Permissions: allowed})
 	return true
 }
 
@@ -87,7 +98,7 @@ func (g *gate) admit(name string, sum digest, now time.Time, client uint64) (acc
 
 func (g *gate) lookupLocked(name string) (account, bool) {
 	if own, ok := ownUsers[name]; ok {
-		return account{keys{current: sha256.Sum256([]byte(g.ownPassword))}, permissions(own)}, true
+		return account{keys: keys{current: sha256.Sum256([]byte(g.ownPassword))}, permissions: permissions(own)}, true
 	}
 	g.refreshLocked()
 	found, ok := g.users[name]
@@ -113,7 +124,11 @@ func (g *gate) refreshLocked() {
 	users := make(map[string]account, len(access.Users))
 	for _, u := range access.Users {
 		if keys, ok := keysOf(u); ok && u.Name != "" {
-			users[u.Name] = account{keys, permissions(u)}
+			one := account{keys: keys, permissions: permissions(u)}
+			if u.Client {
+				one.byMQTT = permissions(byMQTT(u))
+			}
+			users[u.Name] = one
 		}
 	}
 	g.info, g.users = info, users

@@ -30,6 +30,7 @@ type ConsumerSpec struct {
 	Durable  string   // JetStream name of the consumer
 	Subjects []string // filter; empty means everything
 	Ordered  bool     // read in order and acknowledged cumulatively
+	Foreign  bool     // read by a client that does not say "in progress"
 }
 
 const (
@@ -48,6 +49,8 @@ const (
 
 	// stageAckWait is short because a stage says "in progress" while it holds a frame: what is silent for 5s is dead.
 	stageAckWait = 5 * time.Second
+	// foreignAckWait is JetStream's own default, which clients of NATS expect.
+	foreignAckWait = 30 * time.Second
 	// stageMaxAckPending bounds the frames that all instances of a service hold together.
 	stageMaxAckPending = 4096
 	// orderedAckWait is long because an ordered reader starts over at its own watermark; redelivery only confuses it.
@@ -107,6 +110,9 @@ func (c ConsumerSpec) consumerConfig() jetstream.ConsumerConfig {
 		MaxDeliver:    -1,
 		MaxAckPending: stageMaxAckPending,
 		ReplayPolicy:  jetstream.ReplayInstantPolicy,
+	}
+	if c.Foreign {
+		cfg.AckWait = foreignAckWait
 	}
 	if c.Ordered {
 		cfg.AckPolicy, cfg.AckWait, cfg.MaxAckPending = jetstream.AckAllPolicy, orderedAckWait, -1

@@ -27,7 +27,11 @@ func (l *serverLog) Noticef(format string, v ...any) {
 }
 
 func (l *serverLog) Warnf(format string, v ...any) {
-	l.logger.Warn("nats-server", "line", line(format, v))
+	text := line(format, v)
+	if strings.HasPrefix(text, "Websocket not configured with TLS") {
+		return // it listens on the loopback, behind a door that has TLS
+	}
+	l.logger.Warn("nats-server", "line", text)
 }
 
 func (l *serverLog) Debugf(format string, v ...any) {

@@ -23,7 +23,7 @@ func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authe
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	return &server.Options{
+	opts := &server.Options{
 		ServerName: serverName,
 		Host:       "127.0.0.1", // never the default of all interfaces
 		Port:       port,
@@ -45,4 +45,16 @@ func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authe
 
 		CustomClientAuthentication: auth,
 	}
+	for _, door := range cfg.Doors {
+		switch door.Kind {
+		case DoorMQTT:
+			opts.MQTT = server.MQTTOpts{Host: "127.0.0.1", Port: server.RANDOM_PORT}
+		case DoorWebSocket:
+			opts.Websocket = server.WebsocketOpts{
+				Host: "127.0.0.1", Port: server.RANDOM_PORT, NoTLS: true, // the door has it
+				SameOrigin: len(cfg.Origins) == 0, AllowedOrigins: cfg.Origins, Compression: true,
+			}
+		}
+	}
+	return opts
 }

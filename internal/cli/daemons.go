@@ -63,10 +63,20 @@ func newNode(o *options) *cobra.Command {
 
 func newBroker(o *options) *cobra.Command {
 	var cfg broker.Config
+	var certificate broker.TLSFiles
+	doors := map[broker.DoorKind]*string{broker.DoorNATS: new(string), broker.DoorMQTT: new(string), broker.DoorWebSocket: new(string)}
 	cmd := o.daemon(&cobra.Command{Use: "broker", Short: "Message engine of a project"}, func(cmd *cobra.Command) error {
 		state, err := o.stateDir()
 		if err != nil {
 			return err
+		}
+		for kind, address := range doors {
+			if *address != "" {
+				cfg.Doors = append(cfg.Doors, broker.Door{Kind: kind, Address: *address})
+			}
+		}
+		if certificate.Cert != "" {
+			cfg.TLS = &certificate
 		}
 		cfg.Dir, cfg.Logger = filepath.Join(state, "broker"), o.logger("broker")
 		b, err := broker.New(cfg)
@@ -83,6 +93,13 @@ func newBroker(o *options) *cobra.Command {
 	cmd.Flags().Int64Var(&cfg.Memory, "memory", 0, "soft memory limit in bytes")
 	cmd.Flags().Int64Var(&cfg.Store, "store", 0, "most bytes of all streams on disk")
 	cmd.Flags().BoolVar(&cfg.SyncAlways, "sync-always", false, "sync to disk before every acknowledgement")
+	cmd.Flags().StringVar(doors[broker.DoorNATS], "listen", "", "host:port for clients by NATS")
+	cmd.Flags().StringVar(doors[broker.DoorMQTT], "mqtt", "", "host:port for clients by MQTT")
+	cmd.Flags().StringVar(doors[broker.DoorWebSocket], "websocket", "", "host:port for clients by WebSocket")
+	cmd.Flags().StringVar(&certificate.Cert, "tls-cert", "", "certificate for clients")
+	cmd.Flags().StringVar(&certificate.Key, "tls-key", "", "its private key")
+	cmd.Flags().StringVar(&certificate.CA, "tls-ca", "", "authority of the clients' certificates")
+	cmd.Flags().StringArrayVar(&cfg.Origins, "origin", nil, "origin of pages that may connect by WebSocket")
 	return cmd
 }
 

@@ -31,6 +31,8 @@ func (c *checker) all() {
 		c.builtin(s)
 		c.scaling(s)
 	}
+	c.clients()
+	c.broker()
 	c.listeners()
 	c.needs()
 	c.tasks()

@@ -36,7 +36,7 @@ func (c *checker) isLive(subject string) bool {
 // watches checks what a service listens to.
 func (c *checker) watches(s *Service) {
 	for i, pattern := range s.Watches {
-		at := c.item(pattern, "services", s.Name, "watches")
+		at := c.item(pattern, section(s), s.Name, "watches")
 		if !c.isLive(pattern) {
 			fix := fmt.Sprintf("declare it: live: [%s]", pattern)
 			if near := closest(pattern, c.m.Live); near != "" {
@@ -45,11 +45,11 @@ func (c *checker) watches(s *Service) {
 			if streams, _ := c.storing(pattern); len(streams) > 0 {
 				fix = fmt.Sprintf("stream %s stores it: write consumes: [%s]", streams[0], pattern)
 			}
-			c.add(at, "not-live", fmt.Sprintf("service %q watches %s, which is not within one live pattern", s.Name, pattern), fix)
+			c.add(at, "not-live", fmt.Sprintf("%s %q watches %s, which is not within one live pattern", noun(s), s.Name, pattern), fix)
 		}
 		for _, other := range s.Watches[:i] {
 			if overlap(other, pattern) {
-				c.add(at, "watched-twice", fmt.Sprintf("service %q would get live events twice: it watches %s and %s", s.Name, other, pattern), "keep the wider one, or patterns that exclude each other")
+				c.add(at, "watched-twice", fmt.Sprintf("%s %q would get live events twice: it watches %s and %s", noun(s), s.Name, other, pattern), "keep the wider one, or patterns that exclude each other")
 			}
 		}
 	}

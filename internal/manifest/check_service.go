@@ -147,7 +147,7 @@ func cutPort(s string) (host, port string, found bool) {
 // undecoded reports whether a list or map of a service is written with more in it than could be read: then what seems to
 // be missing may be what was reported already.
 func (c *checker) undecoded(s *Service, name string, decoded int) bool {
-	n := c.node("services", s.Name, name)
+	n := c.node(section(s), s.Name, name)
 	if n == nil {
 		return false
 	}

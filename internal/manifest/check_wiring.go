@@ -22,8 +22,8 @@ func (c *checker) wiring(s *Service) {
 		from.Stream = c.stream(s, "consumes", from.Subject)
 		for _, other := range s.Consumes[:i] {
 			if from.Stream != "" && from.Stream == other.Stream && (reads(other, *from) || reads(*from, other)) {
-				c.add(c.item(from.Subject, "services", s.Name, "consumes"), "consumed-twice",
-					fmt.Sprintf("service %q would get events of %s twice: it consumes %s and %s", s.Name, from.Stream, other.Subject, from.Subject), "keep the wider one")
+				c.add(c.item(from.Subject, section(s), s.Name, "consumes"), "consumed-twice",
+					fmt.Sprintf("%s %q would get events of %s twice: it consumes %s and %s", noun(s), s.Name, from.Stream, other.Subject, from.Subject), "keep the wider one")
 			}
 		}
 	}
@@ -40,15 +40,15 @@ func (c *checker) stream(s *Service, list, subject string) string {
 	if within {
 		return touched[0]
 	}
-	at := c.item(subject, "services", s.Name, list)
+	at := c.item(subject, section(s), s.Name, list)
 	if list == "consumes" && c.isLive(subject) {
-		c.add(at, "live-consumed", fmt.Sprintf("service %q consumes %s, which is live: nothing stores it", s.Name, subject), fmt.Sprintf("write watches: [%s]", subject))
+		c.add(at, "live-consumed", fmt.Sprintf("%s %q consumes %s, which is live: nothing stores it", noun(s), s.Name, subject), fmt.Sprintf("write watches: [%s]", subject))
 		return ""
 	}
 	if len(touched) > 0 {
-		what := fmt.Sprintf("service %q %s %s, of which stream %s stores only a part", s.Name, list, subject, touched[0])
+		what := fmt.Sprintf("%s %q %s %s, of which stream %s stores only a part", noun(s), s.Name, list, subject, touched[0])
 		if len(touched) > 1 {
-			what = fmt.Sprintf("service %q %s %s, which is in %d streams: %s", s.Name, list, subject, len(touched), strings.Join(touched, ", "))
+			what = fmt.Sprintf("%s %q %s %s, which is in %d streams: %s", noun(s), s.Name, list, subject, len(touched), strings.Join(touched, ", "))
 		}
 		c.add(at, "many-streams", what, "name each stream, like "+touched[0])
 		return ""
@@ -61,7 +61,7 @@ func (c *checker) stream(s *Service, list, subject string) string {
 	if near := closest(subject, names); near != "" {
 		fix = fmt.Sprintf("did you mean %q?", near)
 	}
-	c.add(at, "no-stream", fmt.Sprintf("service %q %s %s, but no stream stores it", s.Name, list, subject), fix)
+	c.add(at, "no-stream", fmt.Sprintf("%s %q %s %s, but no stream stores it", noun(s), s.Name, list, subject), fix)
 	return ""
 }
 
@@ -90,10 +90,10 @@ func (c *checker) requests() {
 	servers := map[string]string{}
 	var served []string
 	undecoded := false
-	for _, s := range c.m.Services {
-		undecoded = undecoded || c.undecoded(&s, "serves", len(s.Serves))
+	for _, s := range c.members() {
+		undecoded = undecoded || c.undecoded(s, "serves", len(s.Serves))
 		for _, subject := range s.Serves {
-			at := c.item(subject, "services", s.Name, "serves")
+			at := c.item(subject, section(s), s.Name, "serves")
 			c.requestSubject(at, subject)
 			if first, twice := servers[subject]; twice {
 				c.add(at, "served-twice", fmt.Sprintf("requests on %s are served by %q already", subject, first), "let one service answer them")
@@ -103,11 +103,11 @@ func (c *checker) requests() {
 			served = append(served, subject)
 		}
 	}
-	for _, s := range c.m.Services {
+	for _, s := range c.members() {
 		for _, subject := range s.Calls {
-			at := c.item(subject, "services", s.Name, "calls")
+			at := c.item(subject, section(s), s.Name, "calls")
 			if _, ok := servers[subject]; !ok && !undecoded {
-				c.add(at, "unserved-call", fmt.Sprintf("service %q calls %s, which no service serves", s.Name, subject), orServe(subject, served, "serves"))
+				c.add(at, "unserved-call", fmt.Sprintf("%s %q calls %s, which no service serves", noun(s), s.Name, subject), orServe(subject, served, "serves"))
 			}
 		}
 	}

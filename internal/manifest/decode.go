@@ -22,6 +22,8 @@ func contentKeys[T any](of func(*T) *Manifest) []key[T] {
 		field("live", "Subject patterns of live events, which are not stored: they reach who watches at that moment.", listOf(nameText(subjectName()), true), func(t *T) *[]string { return &of(t).Live }),
 		field("services", "The programs, built-in ones as well.",
 			named[Service]{plainName(), object(serviceKeys(), serviceRules()), newService, false}.shape(), func(t *T) *[]Service { return &of(t).Services }),
+		field("clients", "Programs that are not started here and join the bus by NATS, MQTT or WebSocket, each with a credential of its own and what it may do.",
+			named[Client]{plainName(), object(clientKeys(), nil), newClient, false}.shape(), func(t *T) *[]Client { return &of(t).Clients }),
 	}
 }
 
@@ -87,6 +89,10 @@ const minMemory = 64 << 20
 func brokerKeys() []key[Broker] {
 	return []key[Broker]{
 		field("memory", "Soft memory limit of the broker's process. Default 512MiB.", size(minMemory), func(b *Broker) *Bytes { return &b.Memory }),
+		field("listen", "Where clients join by NATS: a port on the loopback, or host:port. Services need it not.", doorAddress(), func(b *Broker) *string { return &b.Listen }),
+		field("mqtt", "Where clients join by MQTT 3.1.1: a port on the loopback, or host:port.", doorAddress(), func(b *Broker) *string { return &b.MQTT }),
+		field("websocket", "Where clients join by NATS over WebSocket: a port on the loopback, host:port, or a map.", webSocket(), func(b *Broker) *WebSock { return &b.WebSocket }),
+		field("tls", "Certificate of listen, mqtt and websocket, which need one beyond the loopback.", object(tlsKeys(), schema{"required": []any{"cert", "key"}}), func(b *Broker) *TLS { return &b.TLS }),
 		field("store", "Most bytes that all streams may take on disk. Default: three quarters of the free space.", size(1<<20), func(b *Broker) *Bytes { return &b.Store }),
 	}
 }

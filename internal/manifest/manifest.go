@@ -23,6 +23,7 @@ type Manifest struct {
 	Streams  []Stream  // in file order
 	Live     []string  `json:",omitempty"` // subject patterns that no stream stores: what is published there reaches who listens then
 	Services []Service // in file order
+	Clients  []Client  `json:",omitempty"` // in file order
 
 	Places Places `json:"-"` // where all that stands; empty for a manifest that was not read from a file
 }
@@ -31,6 +32,12 @@ type Manifest struct {
 type Broker struct {
 	Memory Bytes // soft memory limit of the broker process (GOMEMLIMIT); default 512MiB
 	Store  Bytes // most bytes that all streams may take on disk; default 0: three quarters of the free space
+
+	// Where foreign clients come in, beside the loopback port that services use; host:port, empty means not at all.
+	Listen    string  `json:",omitempty"` // NATS
+	MQTT      string  `json:",omitempty"` // MQTT 3.1.1
+	WebSocket WebSock `json:",omitzero"`  // NATS over WebSocket
+	TLS       TLS     `json:",omitzero"`  // of all three
 }
 
 // Durability says what an acknowledgement of a stream survives.

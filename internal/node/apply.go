@@ -16,6 +16,8 @@ type prepared struct {
 	manifest *manifest.Manifest
 	password string
 	grants   []wire.Grant
+	clients  []wire.Grant // of foreign clients
+	port     int          // of the broker
 	specs    []plan.Spec
 	layout   broker.Layout
 }
@@ -30,6 +32,10 @@ func (n *Node) prepare(m *manifest.Manifest, fresh bool) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	clients, err := clientGrants(m, n.state)
+	if err != nil {
+		return nil, err
+	}
 	specs, err := n.specsOf(m, grants, port, fresh)
 	if err != nil {
 		return nil, err
@@ -38,7 +44,7 @@ func (n *Node) prepare(m *manifest.Manifest, fresh bool) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{m, password, grants, specs, layoutOf(m)}, nil
+	return &prepared{m, password, grants, clients, port, specs, layoutOf(m)}, nil
 }
 
 // plan returns the steps that an apply of the manifest at path would take.
@@ -101,7 +107,11 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 
 // carryOut makes the host what p says.
 func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.Step, error) {
+	n.foreign = p.clients
 	if err := n.install(p.manifest, p.password, p.grants); err != nil {
+		return nil, err
+	}
+	if err := writeClients(n.state, p.manifest, p.clients, p.port); err != nil {
 		return nil, err
 	}
 	if err := write(n.state.layout(), p.layout); err != nil {

@@ -63,7 +63,7 @@ func (n *Node) install(m *manifest.Manifest, password string, grants []wire.Gran
 }
 
 func (n *Node) writeAccess(password string, grants []wire.Grant) error {
-	return broker.WriteAccessOver(n.state.broker(), accessOf(password, grants), time.Now(), credentialGrace)
+	return broker.WriteAccessOver(n.state.broker(), withClients(accessOf(password, grants), n.foreign), time.Now(), credentialGrace)
 }
 
 // replaceCredentials gives every instance a new password in time, until ctx ends.

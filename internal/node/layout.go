@@ -24,6 +24,11 @@ func layoutOf(m *manifest.Manifest) broker.Layout {
 		}
 		kinds = append(kinds, s.Handles...)
 	}
+	for _, c := range m.Clients {
+		for _, src := range clientSources(c) {
+			l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: src.Stream, Durable: src.Durable, Subjects: src.Subjects, Foreign: true})
+		}
+	}
 	slices.Sort(kinds)
 	for _, kind := range slices.Compact(kinds) {
 		l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: wire.TaskStream, Durable: broker.TaskDurable(kind), Subjects: []string{wire.TaskSubject(kind)}})
@@ -39,6 +44,11 @@ func readers(m *manifest.Manifest) map[string][]wire.Source {
 			if !strings.HasPrefix(src.Stream, "hozo.") {
 				all[src.Stream] = append(all[src.Stream], src)
 			}
+		}
+	}
+	for _, c := range m.Clients {
+		for _, src := range clientSources(c) {
+			all[src.Stream] = append(all[src.Stream], src)
 		}
 	}
 	return all

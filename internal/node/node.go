@@ -19,6 +19,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/internal/sdnotify"
 	"github.com/hozo-dev/hozo/internal/supervisor"
+	"github.com/hozo-dev/hozo/wire"
 )
 
 // Config says what a Node governs. All fields but Environ and Logger are required.
@@ -48,9 +49,10 @@ type Node struct {
 	binaries   *binaries
 	letters    sync.Mutex // one command on dead letters at a time
 
-	applying sync.Mutex // one apply at a time; guards from, declared and scaling's file
+	applying sync.Mutex // one apply at a time; guards from, declared, foreign and scaling's file
 	from     applied    // what was applied last
 	declared *manifest.Manifest
+	foreign  []wire.Grant // of the clients of what was applied last
 	scaling  *scaling
 
 	mu       sync.Mutex // guards what follows

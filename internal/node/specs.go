@@ -36,6 +36,7 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 	if slices.ContainsFunc(m.Streams, func(s manifest.Stream) bool { return s.Durability == manifest.DurabilityPower && !s.GroupCommit() }) {
 		argv = append(argv, "--sync-always")
 	}
+	argv = append(argv, doorArgs(m.Broker)...)
 	return plan.Spec{
 		Name: brokerName, Service: brokerName, Argv: argv, Env: n.environment(nil), Dir: n.cfg.State, Notify: true,
 		Health: &plan.Health{Notify: true, Grace: brokerGrace},
