@@ -66,7 +66,7 @@ func (n *Node) plan(ctx context.Context, path, env string) ([]plan.Step, error) 
 		return nil, err
 	}
 	steps, err := n.supervisor.Plan(ctx, p.specs)
-	return append(streamSteps(before, p.layout), steps...), err
+	return slices.Concat(streamSteps(before, p.layout), clientSteps(n.foreign, p.clients), steps), err
 }
 
 // apply brings the host to the manifest at path. An invalid manifest changes nothing.
@@ -94,13 +94,14 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 	n.mu.Lock()
 	before, known := n.layout, n.manifest != nil
 	n.mu.Unlock()
+	clients := clientSteps(n.foreign, p.clients)
 	steps, err := n.carryOut(ctx, p, fresh)
 	if n.current() == scaled {
 		n.from, n.declared = from, m
 		err = joined(err, joined(n.remember(from, p), n.scaling.settle(m)))
 	}
 	if known {
-		steps = append(streamSteps(before, p.layout), steps...)
+		steps = slices.Concat(streamSteps(before, p.layout), clients, steps)
 	}
 	return steps, err
 }

@@ -7,11 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/broker"
 	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/plan"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -204,4 +206,38 @@ func withClients(a broker.Access, clients []wire.Grant) broker.Access {
 		a.Users = append(a.Users, broker.ClientOf(g))
 	}
 	return a
+}
+
+// clientSteps says what changes for the clients.
+func clientSteps(before, after []wire.Grant) []plan.Step {
+	find := func(all []wire.Grant, name string) (wire.Grant, bool) {
+		i := slices.IndexFunc(all, func(g wire.Grant) bool { return g.User == name })
+		if i < 0 {
+			return wire.Grant{}, false
+		}
+		g := all[i]
+		g.Password = "" // made anew where it is not known, which is no change of the manifest's
+		return g, true
+	}
+	var steps []plan.Step
+	for _, g := range after {
+		step := plan.Step{Op: plan.OpUpdate, Name: "client " + g.User}
+		now, _ := find(after, g.User)
+		switch old, known := find(before, g.User); {
+		case !known:
+			step.Op, step.Reason = plan.OpStart, "new"
+		case !reflect.DeepEqual(old, now):
+			step.Keys = plan.Changed(old, now)
+			step.Reason = plan.Because(step.Keys, "it changed")
+		default:
+			continue
+		}
+		steps = append(steps, step)
+	}
+	for _, g := range before {
+		if _, stays := find(after, g.User); !stays {
+			steps = append(steps, plan.Step{Op: plan.OpStop, Name: "client " + g.User, Reason: "not in the manifest any more"})
+		}
+	}
+	return steps
 }
