@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -16,6 +17,7 @@ type group struct {
 	builder *Builder
 	full    chan struct{} // closed when it takes no more
 	done    chan struct{} // closed when seqs or err is settled
+	after   chan struct{} // of a serial Publisher: done of the frame before, or nil
 	weight  int64         // raw bytes that it holds of the window
 	sent    bool          // holds events of Send, whose caller does not wait
 	seqs    []uint64      // one, or one an event when the stream has no frames
@@ -62,6 +64,9 @@ func (p *Publisher) beginLocked(ctx context.Context) {
 	g := &group{builder: b, full: make(chan struct{}), done: make(chan struct{})}
 	p.open = g
 	p.groups[g] = struct{}{}
+	if p.serial {
+		g.after, p.before = p.before, g.done
+	}
 	p.inFlight++
 	linger := p.cfg.Linger
 	if p.inFlight == 1 {
@@ -82,6 +87,10 @@ func (p *Publisher) cutLocked() {
 
 // commit waits for company, stores the group and settles it.
 func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) {
+	if g.after != nil {
+		<-g.after // it ends by itself, within publishPatience
+		linger = 0
+	}
 	if linger > 0 {
 		timer := time.NewTimer(linger)
 		select {
@@ -106,7 +115,7 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 	}
 	if g.err == nil {
 		events := uint64(g.builder.Len())
-		p.conn.counters.AddOut(p.subject, events, uint64(g.builder.RawBytes())-events) // without the newlines
+		p.conn.counters.AddOut(cmp.Or(p.counted, p.subject), events, uint64(g.builder.RawBytes())-events) // without the newlines
 	}
 	g.builder.Reset()
 	p.spare.Put(g.builder)

@@ -221,7 +221,8 @@ func (c *Conn) link() (uint64, <-chan struct{}) {
 // route finds the route of subject in the grant.
 func (c *Conn) route(subject string) (wire.Route, error) {
 	for _, r := range c.cfg.Grant.Publish {
-		if wire.Covers(r.Subject, subject) {
+		published, _, event := wire.SplitSubject(r.Stream, subject)
+		if event && wire.Covers(r.Subject, published) {
 			return r, nil
 		}
 	}

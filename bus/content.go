@@ -31,6 +31,7 @@ type options struct {
 	codec      Codec // nil: by the type
 	ceType     string
 	idempotent bool
+	key        any // a func(T) string of a Topic[T]; nil: by the stream's path
 }
 
 // WithCodec sets how values are written and read. Without it []byte and json.RawMessage pass through as they are and

@@ -58,6 +58,11 @@
 // A Stage handles the events of one frame in order, one at a time, and frames at once in any order. What one handler
 // sends to one subject stays in order within the frame. Only a Follower sees a stream in order.
 //
+// On a stream that has a key in the manifest ([Key] gives one by a function), a service that consumes it with ordered:
+// true handles the events of each key one at a time and in order, over all its instances: they share out the stream's
+// partitions, take over from those that die, and the broker refuses what an earlier owner of a partition still sends.
+// Output to a stream with a key keeps the order. An event that is parked lets the next of its key go on.
+//
 // # Failure of one event
 //
 // A handler's error, panic or overrun is retried in place with growing pauses, then the event is parked alone and its

@@ -32,6 +32,8 @@ const (
 	CodeDecode        = "bus/decode"         // an event is not what the topic's type says
 	CodePanic         = "stage/panic"        // a handler panicked
 	CodeTimeout       = "stage/timeout"      // a handler overran its time
+	CodeNotOwner      = "bus/not-owner"      // a partition belongs to another process now
+	CodeNoKey         = "bus/no-key"         // a message for a stream with a key names no partition
 	CodeHandler       = "stage/error"        // a handler returned an error without a code
 )
 

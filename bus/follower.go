@@ -36,6 +36,8 @@ type Follower struct {
 	stream string // JetStream name
 	pull   *puller
 	cfg    jetstream.ConsumerConfig
+	window int
+	may    func() bool
 	early  *nats.Msg // came when ctx ended before it was on disk; nil most of the time
 	expect uint64    // consumer sequence of the next message
 	last   uint64    // stream sequence of the last frame returned
@@ -45,6 +47,8 @@ type Follower struct {
 	notUntil time.Time // when it may be made anew again
 
 	mu        sync.Mutex
+	returned  uint64     // the last frame that Next returned
+	skipped   uint64     // the last message behind it that holds no event
 	committed uint64     // what the caller is done with: never begin behind it, the broker may drop what is before
 	unacked   []ackPoint // of frames delivered by the consumer as it is now, in order
 	pending   uint64
@@ -61,8 +65,13 @@ type ackPoint struct {
 // the watermark were dropped unread by the stream's limits, that is logged as bus/gap and reading begins at the first
 // that is left.
 func (c *Conn) Follow(ctx context.Context, src wire.Source, after uint64) (*Follower, error) {
+	return c.follow(ctx, src.Readers()[0], after, followWindow, func() bool { return true })
+}
+
+// follow is Follow with a bound of the frames read ahead, and a guard that says whether the consumer may be placed anew.
+func (c *Conn) follow(ctx context.Context, src wire.Source, after uint64, window int, may func() bool) (*Follower, error) {
 	f := &Follower{
-		conn: c, src: src, stream: wire.StreamName(src.Stream), last: after, committed: after,
+		conn: c, window: window, may: may, src: src, stream: wire.StreamName(src.Stream), last: after, committed: after,
 		log: c.log.With("stream", src.Stream, "durable", src.Durable),
 	}
 	for attempt := 0; ; attempt++ {
@@ -161,6 +170,9 @@ func (f *Follower) restart(ctx context.Context) error {
 func (f *Follower) recreate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
+	if !f.may() {
+		return errLost
+	}
 	err := f.conn.js.DeleteConsumer(ctx, f.stream, f.src.Durable)
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return fmt.Errorf("delete consumer %s: %w", f.src.Durable, err)
@@ -183,7 +195,7 @@ func (f *Follower) recreate(ctx context.Context) error {
 // listen begins to pull from a consumer that has delivered so many messages.
 func (f *Follower) listen(delivered uint64) {
 	f.expect = delivered + 1
-	f.pull = newPuller(f.conn, f.stream, f.src.Durable, followBytes, func() int { return followWindow })
+	f.pull = newPuller(f.conn, f.stream, f.src.Durable, followBytes, func() int { return f.window })
 	f.pull.strict, f.pull.got = true, delivered
 }
 
@@ -260,6 +272,10 @@ func (f *Follower) Next(ctx context.Context) (*Frame, error) {
 		}
 		f.expect++
 		f.last, f.breaks = seq, 0
+		if wire.IsFence(f.src.Stream, msg.Subject) {
+			f.skip(msg, meta)
+			continue
+		}
 		return f.accept(msg, meta)
 	}
 }
@@ -275,8 +291,11 @@ func (f *Follower) take(ctx context.Context) (*nats.Msg, error) {
 
 func (f *Follower) accept(msg *nats.Msg, meta *nats.MsgMetadata) (*Frame, error) {
 	f.note(msg, meta)
+	f.mu.Lock()
+	f.returned = meta.Sequence.Stream
+	f.mu.Unlock()
 	frame := &Frame{
-		Stream: f.src.Stream, Subject: msg.Subject, Header: msg.Header,
+		Stream: f.src.Stream, Subject: published(f.src.Stream, msg.Subject), Header: msg.Header,
 		Seq: meta.Sequence.Stream, Time: meta.Timestamp, pending: meta.NumPending,
 	}
 	err := frame.parse(msg.Data)
@@ -284,6 +303,17 @@ func (f *Follower) accept(msg *nats.Msg, meta *nats.MsgMetadata) (*Frame, error)
 		frame.framed, frame.plain = false, msg.Data
 	}
 	return frame, err
+}
+
+// skip passes over a message that holds no event. It is acknowledged with the frame before it.
+func (f *Follower) skip(msg *nats.Msg, meta *nats.MsgMetadata) {
+	f.note(msg, meta)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.skipped = meta.Sequence.Stream
+	if f.committed >= f.returned {
+		_ = f.acknowledgeLocked(f.skipped) // best effort, as all of them
+	}
 }
 
 // note gives back the message's room, what the caller gathers being the caller's to bound, and keeps where to
@@ -305,7 +335,11 @@ func (f *Follower) Commit(_ context.Context, seq uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.committed = max(f.committed, seq)
-	if err := f.acknowledgeLocked(f.committed); err != nil {
+	seq = f.committed
+	if seq >= f.returned {
+		seq = max(seq, f.skipped)
+	}
+	if err := f.acknowledgeLocked(seq); err != nil {
 		return fmt.Errorf("commit %s:%d: %w", f.src.Stream, seq, err)
 	}
 	return nil

@@ -16,12 +16,13 @@ const frameMagic = "HZF1"
 // Frame is one stored message: the events that were stored together. It is not safe for concurrent use.
 type Frame struct {
 	Stream  string // the stream's name in the manifest
-	Subject string
+	Subject string // that it was published to; in a stream with a key it is stored on another
 	Seq     uint64 // in the stream
 	Time    time.Time
 	Header  nats.Header // nil when the message has none
 	Bytes   int         // as stored, without headers
 
+	message []byte
 	layout  wire.Frame
 	plain   []byte // the event of a message that is not a frame
 	framed  bool
@@ -42,7 +43,7 @@ func OpenFrame(stream string, msg jetstream.Msg) (*Frame, error) {
 		return nil, fmt.Errorf("read message metadata: %w", err)
 	}
 	f := &Frame{
-		Stream: stream, Subject: msg.Subject(), Header: msg.Headers(),
+		Stream: stream, Subject: published(stream, msg.Subject()), Header: msg.Headers(),
 		Seq: meta.Sequence.Stream, Time: meta.Timestamp, pending: meta.NumPending,
 	}
 	if err := f.parse(msg.Data()); err != nil {
@@ -51,8 +52,14 @@ func OpenFrame(stream string, msg jetstream.Msg) (*Frame, error) {
 	return f, nil
 }
 
+// published is the subject that what is stored on a subject of stream was published to.
+func published(stream, stored string) string {
+	subject, _, _ := wire.SplitSubject(stream, stored)
+	return subject
+}
+
 func (f *Frame) parse(data []byte) error {
-	f.Bytes = len(data)
+	f.Bytes, f.message = len(data), data
 	if len(data) < len(frameMagic) || string(data[:len(frameMagic)]) != frameMagic {
 		f.framed, f.plain = false, data
 		return nil
@@ -142,6 +149,17 @@ func (f *Frame) Stored() (wire.Codec, []byte) {
 
 // Framed reports whether the message is a frame, and not one bare event.
 func (f *Frame) Framed() bool { return f.framed }
+
+// stored is the whole message.
+func (f *Frame) stored() []byte { return f.message }
+
+// decodeFramed decompresses a frame; anything else needs none of it.
+func (f *Frame) decodeFramed() error {
+	if !f.framed {
+		return nil
+	}
+	return f.decode()
+}
 
 func (f *Frame) decode() error {
 	if f.decoded {

@@ -45,19 +45,23 @@ type Out struct {
 
 	encoded []byte // of all messages of the frame; their Data aliases it or an older one
 	scratch []byte // compression
+	joined  []byte // an event in pieces, to find its key
 	batch   []*nats.Msg
 }
 
 // outKey names an outRoute: the events of one frame have one content type.
 type outKey struct{ subject, content string }
 
-// outRoute is what a frame's handlers sent to one subject.
+// outRoute is what a frame's handlers sent to one subject, or to one partition of it.
 type outRoute struct {
-	subject string
+	subject string // as stored
+	counted string // as published
 	content string // content type that its messages state; "" for JSON
 	typed   string // content type of its events
 	route   wire.Route
 	live    bool // sent once the rest is stored, and stored nowhere
+	keys    keyReader
+	parts   []*outRoute // of a stream with a key, by partition; made when they are used
 	events  eventBuffer
 	used    bool
 	touched int // event that used it last
@@ -76,18 +80,75 @@ func (o *Out) EventID() wire.EventID { return o.id }
 // bus/too-large, which park the handler's event when it returns them.
 func (o *Out) Publish(subject string, data ...[]byte) error { return o.publish(subject, "", data...) }
 
+// PublishKey is Publish of an event with this key, whatever the stream's path finds in it. On a stream without a key in
+// the manifest it is Publish.
+func (o *Out) PublishKey(subject, key string, data ...[]byte) error {
+	return o.publishKey(subject, "", key, data...)
+}
+
 func (o *Out) publish(subject, contentType string, data ...[]byte) error {
+	r, err := o.routeOf(subject, contentType)
+	if err != nil {
+		return err
+	}
+	if r.parts != nil {
+		r = r.part(o.keyOf(r, data))
+	}
+	return o.take(r, data)
+}
+
+func (o *Out) publishKey(subject, contentType, key string, data ...[]byte) error {
+	r, err := o.routeOf(subject, contentType)
+	if err != nil {
+		return err
+	}
+	if r.parts != nil {
+		r = r.part(key)
+	}
+	return o.take(r, data)
+}
+
+func (o *Out) routeOf(subject, contentType string) (*outRoute, error) {
 	key := outKey{subject, stated(contentType)}
 	r := o.routes[key]
 	if r == nil {
 		route, err := o.conn.route(subject)
 		live := err != nil && o.conn.isLive(subject)
 		if err != nil && !live {
-			return err
+			return nil, err
 		}
-		r = &outRoute{subject: subject, content: key.content, typed: contentType, route: route, live: live}
+		r = &outRoute{subject: subject, counted: subject, content: key.content, typed: contentType, route: route, live: live}
+		if route.Partitions > 0 {
+			r.keys, r.parts = newKeyReader(route.Key), make([]*outRoute, route.Partitions)
+		}
 		o.routes[key] = r
 	}
+	return r, nil
+}
+
+// keyOf finds the key of an event that is given in pieces.
+func (o *Out) keyOf(r *outRoute, data [][]byte) string {
+	if len(data) == 1 {
+		return r.keys.of(data[0])
+	}
+	o.joined = o.joined[:0]
+	for _, piece := range data {
+		o.joined = append(o.joined, piece...)
+	}
+	return r.keys.of(o.joined)
+}
+
+// part returns what was sent to the partition of key.
+func (r *outRoute) part(key string) *outRoute {
+	p := partitionOf(key, len(r.parts))
+	if r.parts[p] == nil {
+		r.parts[p] = &outRoute{subject: wire.PartitionSubject(r.route.Stream, r.subject, p), counted: r.counted, content: r.content, typed: r.typed, route: r.route}
+	}
+	return r.parts[p]
+}
+
+func (o *Out) take(r *outRoute, data [][]byte) error {
+	subject := r.counted
 	size := 0
 	for _, piece := range data {
 		size += len(piece)
@@ -216,7 +277,7 @@ func (o *Out) add(r *outRoute, part int, data []byte) *nats.Msg {
 // be a function of that.
 func (o *Out) addBare(r *outRoute, i int) {
 	msg := o.add(r, i, r.events.event(i))
-	o.conn.cloudEvent(msg.Header[jetstream.MsgIDHeader][0], r.subject, r.typed, o.time).Put(msg.Header)
+	o.conn.cloudEvent(msg.Header[jetstream.MsgIDHeader][0], r.counted, r.typed, o.time).Put(msg.Header)
 }
 
 // sendLive sends the frame's live events. They are best effort, as everything live is.
@@ -239,7 +300,7 @@ func (o *Out) sendLive() {
 func (o *Out) count() {
 	for _, r := range o.used {
 		if n := r.events.len(); n > 0 {
-			o.conn.counters.AddOut(r.subject, uint64(n), uint64(r.events.bytes()-n)) // without the newlines
+			o.conn.counters.AddOut(r.counted, uint64(n), uint64(r.events.bytes()-n)) // without the newlines
 		}
 	}
 }

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"time"
 
@@ -62,8 +63,17 @@ func (c *Conn) mayPublish(subject string) error {
 			return nil
 		}
 	}
-	_, err := c.route(subject)
-	return err
+	r, err := c.route(subject)
+	if err != nil || r.Partitions == 0 {
+		return err
+	}
+	if _, p, _ := wire.SplitSubject(r.Stream, subject); p < 0 {
+		return &fault.Error{
+			Code: CodeNoKey, Where: subject, What: fmt.Sprintf("stream %s has a key, and this message names no partition", r.Stream),
+			Fix: "publish with a Publisher, a Topic or an Out, or on the subject that wire.PartitionSubject gives",
+		}
+	}
+	return nil
 }
 
 func (c *Conn) publishOnce(ctx context.Context, msg *nats.Msg, opts []jetstream.PublishOpt) (*jetstream.PubAck, error) {

@@ -54,12 +54,18 @@ type Publisher struct {
 	window  *semaphore.Weighted // raw bytes
 	ready   chan struct{}
 
+	keys    keyReader    // of a stream with a key
+	parts   []*Publisher // its partitions; nil without a key
+	counted string       // of a partition: the subject that its events are counted under
+	serial  bool         // of a partition: one frame is under way at a time
+
 	mu       sync.Mutex
 	open     *group              // the frame that takes events now, or nil
 	groups   map[*group]struct{} // not settled yet; for Flush
 	credit   int64               // bytes of the window taken ahead by Send
 	failed   error               // of a frame with events of Send, until Flush tells it
 	inFlight int                 // frames sent or waiting for company
+	before   chan struct{}       // when serial: done of the frame begun last
 	closed   bool
 	sending  sync.WaitGroup // one a group; added to only while not closed
 	spare    sync.Pool      // *Builder
@@ -80,6 +86,9 @@ func (c *Conn) NewPublisher(subject string, cfg PublisherConfig) (*Publisher, er
 		groups: make(map[*group]struct{}),
 	}
 	close(p.ready)
+	if route.Partitions > 0 {
+		p.newParts()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -127,12 +136,16 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 // Publish stores events, which stay together and in order in one frame, and returns the id of the first; the others
 // follow it with the next indexes (without frames: each is a message of its own). It blocks while the window is full.
-// The bytes are copied before it waits.
+// The bytes are copied before it waits. On a stream with a key the events of each partition stay together and in order,
+// and when it fails some may be stored.
 //
 // An event waits up to Linger for company, unless nothing of this Publisher is under way. The errors are the faults
 // bus/stream-full, bus/store-full, bus/too-large and bus/unavailable. After bus/unavailable the events may be stored all
 // the same: an answer was lost, or ctx ended first.
 func (p *Publisher) Publish(ctx context.Context, events ...[]byte) (wire.EventID, error) {
+	if p.parts != nil {
+		return p.publishKeyed(ctx, events)
+	}
 	size := 0
 	for _, e := range events {
 		size += len(e) + 1
@@ -170,6 +183,9 @@ func (p *Publisher) Publish(ctx context.Context, events ...[]byte) (wire.EventID
 
 // drain refuses new events and waits until those taken are settled, or ctx ends.
 func (p *Publisher) drain(ctx context.Context) error {
+	if p.parts != nil {
+		return p.drainParts(ctx)
+	}
 	p.mu.Lock()
 	p.closed = true
 	p.cutLocked()

@@ -7,11 +7,14 @@ import (
 
 // Send takes events for storing and returns without waiting for that: it is for one caller who has many, as Publish is
 // for many callers who have one each. Events stay in the order of the calls within a frame, those of one call in one
-// frame. It blocks while the window is full; the bytes are copied before it returns.
+// frame; on a stream with a key the events of each partition stay in the order of the calls. It blocks while the window is full; the bytes are copied before it returns.
 //
 // What was sent is stored when Flush says so. When a frame was refused, Send and Flush return the fault of the first
 // one, which are those of Publish, and Send takes nothing more until Flush has told it.
 func (p *Publisher) Send(ctx context.Context, events ...[]byte) error {
+	if p.parts != nil {
+		return p.sendKeyed(ctx, events)
+	}
 	size := 0
 	for _, e := range events {
 		size += len(e) + 1
@@ -42,7 +45,7 @@ func (p *Publisher) Send(ctx context.Context, events ...[]byte) error {
 		}
 		p.mu.Unlock()
 		// Some frames' worth at once: the window's lock then costs nothing beside an event.
-		ahead := max(weight, int64(min(p.cfg.FrameBytes, p.cfg.WindowBytes/4)))
+		ahead := max(weight, int64(p.aheadBytes()))
 		if err := p.acquire(ctx, ahead); err != nil {
 			return err
 		}
@@ -56,6 +59,9 @@ func (p *Publisher) Send(ctx context.Context, events ...[]byte) error {
 // of a frame with events of Send since the last Flush; those of Publish are told to its callers. When ctx ends first
 // the error is the fault bus/unavailable, and the events may be stored all the same.
 func (p *Publisher) Flush(ctx context.Context) error {
+	if p.parts != nil {
+		return p.flushParts(ctx)
+	}
 	p.mu.Lock()
 	p.cutLocked()
 	waiting := make([]*group, 0, len(p.groups))

@@ -63,12 +63,13 @@ type Stage struct {
 	subject string
 	cfg     StageConfig
 	source  wire.Source
-	retry   *wire.Source   // where this service's retried events come from, or nil
-	tries   func() tryFunc // makes one worker's way to the handler
-	frame   atomic.Int64   // moving mean of the time one frame takes, ns; 0 until known
-	held    holding        // frames of this stage that the broker waits for
-	blocked blockage       // is storing the output held up
-	panics  quiet          // limits what panics write into the log
+	retry   *wire.Source        // where this service's retried events come from, or nil
+	tries   func() tryFunc      // makes one worker's way to the handler
+	frame   atomic.Int64        // moving mean of the time one frame takes, ns; 0 until known
+	held    holding             // frames of this stage that the broker waits for
+	blocked blockage            // is storing the output held up
+	keyOf   func([]byte) string // the key of an event of an ordered source
+	panics  quiet               // limits what panics write into the log
 	ready   chan struct{}
 }
 
@@ -102,6 +103,7 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 		return nil, err
 	}
 	s.retry = c.retrySource(s.source.Stream)
+	s.keyOf = keyFunc(topic, s.source)
 	s.tries = func() tryFunc {
 		var zero T
 		var e Event[T] // one a worker: a variable of each call would be allocated each time
@@ -130,6 +132,9 @@ func (s *Stage) Ready() <-chan struct{} { return s.ready }
 
 // Run handles frames until ctx ends, then stops as the package comment says. A Stage runs once.
 func (s *Stage) Run(ctx context.Context) error {
+	if s.source.PerKey {
+		return s.runOrdered(ctx)
+	}
 	// Handlers outlive ctx by Drain, so their context only inherits its values.
 	work, abandon := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abandon(nil)

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hozo-dev/hozo/wire"
 )
@@ -17,6 +18,9 @@ type Topic[T any] struct {
 // NewTopic names the topic of subject and, for reading, of everything below it.
 func NewTopic[T any](subject string, opts ...Option) Topic[T] {
 	o := optionsOf(opts)
+	if _, ok := o.key.(func(T) string); o.key != nil && !ok {
+		panic(fmt.Sprintf("bus: the Key of topic %s is of another type than its events", subject))
+	}
 	return Topic[T]{subject, &o}
 }
 
@@ -33,6 +37,9 @@ func (t Topic[T]) Send(out *Out, v T) error {
 	data, err := encode(t.subject, t.opts, v)
 	if err != nil {
 		return err
+	}
+	if key := keyOf(t); key != nil {
+		return out.publishKey(t.subject, contentTypeOf[T](t.opts), key(v), data)
 	}
 	return out.publish(t.subject, contentTypeOf[T](t.opts), data)
 }
@@ -53,6 +60,9 @@ func (t Topic[T]) Publish(ctx context.Context, c *Conn, v T) (wire.EventID, erro
 	p, err := c.shared(t.subject, contentTypeOf[T](t.opts))
 	if err != nil {
 		return wire.EventID{}, err
+	}
+	if key := keyOf(t); key != nil {
+		return p.PublishKey(ctx, key(v), data)
 	}
 	return p.Publish(ctx, data)
 }

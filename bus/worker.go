@@ -20,8 +20,9 @@ type worker struct {
 	out   *Out
 	raw   []byte // decompressed events
 
-	event rawEvent // in hand
-	limit deadline // of one try
+	event rawEvent  // in hand
+	limit deadline  // of one try
+	sick  *sickKeys // of the partition in hand, or nil
 }
 
 func newWorker(s *Stage) *worker {
@@ -45,6 +46,10 @@ func (w *worker) handle(work context.Context, h *held) {
 
 	if !s.conn.awaitPower(work, h.feed.power, h.feed.js, h.meta.Sequence.Stream, h.link) {
 		s.giveBack(h)
+		return
+	}
+	if wire.IsFence(h.feed.stream, h.msg.Subject) {
+		s.held.end(s.conn, h, "+ACK")
 		return
 	}
 	f, err := w.open(h)
@@ -103,7 +108,7 @@ func (s *Stage) owns(f *Frame) bool {
 
 func (w *worker) open(h *held) (*Frame, error) {
 	f := &Frame{
-		Stream: h.feed.stream, Subject: h.msg.Subject, Header: h.msg.Header,
+		Stream: h.feed.stream, Subject: published(h.feed.stream, h.msg.Subject), Header: h.msg.Header,
 		Seq: h.meta.Sequence.Stream, Time: h.meta.Timestamp, scratch: w.raw,
 	}
 	if f.Header != nil {
@@ -176,7 +181,8 @@ func (w *worker) failed(work context.Context, err error) bool {
 			return true
 		case work.Err() != nil:
 			return false // it failed because of the stop, or can be tried by another instance
-		case permanent(err) || e.attempt >= s.cfg.Attempts:
+		case permanent(err) || e.attempt >= s.cfg.Attempts || w.sick.has(e.data):
+			w.sick.add(e.data)
 			return w.park(work, Parked{Event: e.id, Subject: e.subject, Data: e.data, Err: err, Attempts: e.attempt, Header: e.header})
 		}
 		s.conn.counters.Retried.Add(1)

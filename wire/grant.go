@@ -41,6 +41,10 @@ type Source struct {
 	Durable  string   `json:"durable"`            // name of the JetStream consumer that the platform made
 	Power    bool     `json:"power,omitempty"`    // the stream's durability: nothing is read that is not on disk
 	Ordered  bool     `json:"ordered,omitempty"`  // the consumer is read in order by one instance and acknowledged cumulatively (sinks)
+
+	Partitions int    `json:"partitions,omitempty"` // of a stream with a key; Subjects are then those that were published to
+	Key        string `json:"key,omitempty"`        // dotted path of the key in events that are JSON
+	PerKey     bool   `json:"per_key,omitempty"`    // its partitions are shared out among the instances, which read each in order
 }
 
 // Route is one subject pattern that a service publishes to, and the stream that stores it.
@@ -50,6 +54,9 @@ type Route struct {
 	Compression string `json:"compression"`     // "zstd", "s2" or "none"
 	Power       bool   `json:"power,omitempty"` // the stream's durability: stored means on disk, see CommitSubject
 	Frames      bool   `json:"frames"`          // false: one message an event, for foreign NATS clients
+
+	Partitions int    `json:"partitions,omitempty"` // of a stream with a key; 0 when it has none
+	Key        string `json:"key,omitempty"`        // dotted path of the key in events that are JSON
 }
 
 // ReadGrant reads the Grant in the file at path.

@@ -13,6 +13,7 @@ const (
 	HeaderError    = "Hozo-Error"    // why an event was parked, one line
 	HeaderAttempts = "Hozo-Attempts" // how often it was tried
 	HeaderTime     = "Hozo-Time"     // when, RFC 3339
+	HeaderEpoch    = "Hozo-Epoch"    // of the owner of a partition that stored it; it grows with each owner
 	HeaderTaskID   = "Hozo-Task"     // id of a task, stable over its attempts: its idempotency key
 )
 

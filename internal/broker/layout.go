@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,11 +18,13 @@ type Layout struct {
 
 // StreamSpec is one stream of the manifest.
 type StreamSpec struct {
-	Name     string        // in the manifest: "events.raw"
-	Keep     time.Duration // age at which messages are dropped; zero keeps them for ever
-	MaxBytes int64         // most bytes on disk, beyond which publishing is refused; zero means no limit of its own
-	Memory   bool          // lives in the broker's memory
-	Dedupe   time.Duration // window in which a repeated message id is dropped; zero means two minutes
+	Name       string        // in the manifest: "events.raw"
+	Keep       time.Duration // age at which messages are dropped; zero keeps them for ever
+	MaxBytes   int64         // most bytes on disk, beyond which publishing is refused; zero means no limit of its own
+	Memory     bool          // lives in the broker's memory
+	Partitions int           // of a stream with a key; 0 without one
+	Key        string        // what stands for it in the manifest
+	Dedupe     time.Duration // window in which a repeated message id is dropped; zero means two minutes
 }
 
 // ConsumerSpec is one durable consumer.
@@ -31,6 +34,15 @@ type ConsumerSpec struct {
 	Subjects []string // filter; empty means everything
 	Ordered  bool     // read in order and acknowledged cumulatively
 	Foreign  bool     // read by a client that does not say "in progress"
+}
+
+// Consumers are the consumers that src is read by: one, or one for each partition.
+func Consumers(src wire.Source) []ConsumerSpec {
+	var all []ConsumerSpec
+	for _, r := range src.Readers() {
+		all = append(all, ConsumerSpec{Stream: r.Stream, Durable: r.Durable, Subjects: r.Subjects, Ordered: r.Ordered})
+	}
+	return all
 }
 
 const (
@@ -71,6 +83,9 @@ func (s StreamSpec) StreamConfig() jetstream.StreamConfig {
 		Replicas:    1,
 		AllowDirect: true,
 	}
+	if s.Partitions > 0 {
+		cfg.Metadata = map[string]string{metaPartitions: strconv.Itoa(s.Partitions), metaKey: s.Key}
+	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = -1
 	}
@@ -86,6 +101,12 @@ func (s StreamSpec) StreamConfig() jetstream.StreamConfig {
 	return cfg
 }
 
+// Of a stream's metadata: how its events were shared out when they were stored.
+const (
+	metaPartitions = "hozo-partitions"
+	metaKey        = "hozo-key"
+)
+
 // platformStreams are the streams that every project has.
 func platformStreams() []jetstream.StreamConfig {
 	dead := StreamSpec{Name: wire.DeadStream, Keep: deadKeep, Dedupe: platformDedupe}.StreamConfig()
@@ -97,7 +118,11 @@ func platformStreams() []jetstream.StreamConfig {
 	task := StreamSpec{Name: wire.TaskStream, Dedupe: platformDedupe}.StreamConfig()
 	task.MaxMsgs = taskMaxMsgs
 	task.Retention = jetstream.WorkQueuePolicy // a task is deleted when it is done
-	return []jetstream.StreamConfig{dead, retry, task}
+	owner := StreamSpec{Name: wire.OwnerStream, Dedupe: platformDedupe}.StreamConfig()
+	owner.MaxMsgsPerSubject = 1 // only the last record counts
+	owner.Discard = jetstream.DiscardOld
+	owner.AllowMsgTTL = true // members that come and go are forgotten
+	return []jetstream.StreamConfig{dead, retry, task, owner}
 }
 
 // consumerConfig is the JetStream consumer of c.

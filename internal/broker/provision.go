@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -57,6 +58,13 @@ func provisionStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.
 			Where: cfg.Subjects[0],
 			Fix:   "keep its durability, or declare a stream with another name",
 		}
+	case err == nil && repartitioned(stream.CachedInfo(), cfg):
+		return &fault.Error{
+			Code: "broker/partitions-change", Kind: fault.Misuse,
+			What:  fmt.Sprintf("the key and the partitions of stream %s cannot change while it holds events: their order would be lost", cfg.Subjects[0]),
+			Where: cfg.Subjects[0],
+			Fix:   "declare a stream with another name, or let everything in this one be read and dropped first",
+		}
 	case err == nil && !sameStream(stream.CachedInfo().Config, cfg):
 		_, err = js.UpdateStream(ctx, cfg)
 	}
@@ -84,6 +92,15 @@ func isNoRoom(err *jetstream.APIError) bool {
 	return err.ErrorCode == errStorageResources || err.ErrorCode == errMemoryResources || err.ErrorCode == errNoResources
 }
 
+// repartitioned reports whether events that are stored would be in other partitions under cfg.
+func repartitioned(have *jetstream.StreamInfo, want jetstream.StreamConfig) bool {
+	return have.State.Msgs > 0 && !samePartitions(have.Config, want)
+}
+
+func samePartitions(have, want jetstream.StreamConfig) bool {
+	return have.Metadata[metaPartitions] == want.Metadata[metaPartitions] && have.Metadata[metaKey] == want.Metadata[metaKey]
+}
+
 // sameStream compares the fields that a layout decides; the server fills in others of its own.
 func sameStream(have, want jetstream.StreamConfig) bool {
 	return slices.Equal(have.Subjects, want.Subjects) &&
@@ -91,7 +108,8 @@ func sameStream(have, want jetstream.StreamConfig) bool {
 		have.MaxBytes == want.MaxBytes && have.Duplicates == want.Duplicates && have.AllowDirect == want.AllowDirect &&
 		unlimited(have.MaxMsgs) == unlimited(want.MaxMsgs) &&
 		unlimited(have.MaxMsgsPerSubject) == unlimited(want.MaxMsgsPerSubject) &&
-		have.DiscardNewPerSubject == want.DiscardNewPerSubject
+		have.DiscardNewPerSubject == want.DiscardNewPerSubject && have.AllowMsgTTL == want.AllowMsgTTL &&
+		samePartitions(have, want)
 }
 
 // unlimited maps the server's -1 to the zero that means the same in a request.
@@ -124,7 +142,11 @@ func provisionConsumers(ctx context.Context, js jetstream.JetStream, stream stri
 		}
 	}
 	for _, c := range wanted {
-		err := provisionConsumer(ctx, handle, c.consumerConfig(), have[c.Durable])
+		cfg := c.consumerConfig()
+		if have[c.Durable] == nil {
+			cfg = after(cfg, formerly(have, c.Durable))
+		}
+		err := provisionConsumer(ctx, handle, cfg, have[c.Durable])
 		for try := 1; try < moveTries && movedMeanwhile(err); try++ {
 			var now jetstream.Consumer
 			if now, err = handle.Consumer(ctx, c.Durable); err == nil {
@@ -149,6 +171,33 @@ func movedMeanwhile(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	const invalidConfig = 10012 // JSConsumerCreateErrF: where a consumer begins cannot be updated
 	return ok && (api.ErrorCode == invalidConfig || api.ErrorCode == jetstream.JSErrCodeConsumerExists || api.ErrorCode == jetstream.JSErrCodeConsumerNotFound)
+}
+
+// formerly is how far the readers have come that durable takes the place of, when a service begins or ends to read in the
+// order of keys: 0 when there are none.
+func formerly(have map[string]*jetstream.ConsumerInfo, durable string) uint64 {
+	service, _, partition := strings.Cut(durable, "@")
+	if partition {
+		if whole := have[service]; whole != nil {
+			return whole.AckFloor.Stream
+		}
+		return 0
+	}
+	floor, found := uint64(0), false
+	for name, info := range have {
+		if strings.HasPrefix(name, durable+"@") && (!found || info.AckFloor.Stream < floor) {
+			floor, found = info.AckFloor.Stream, true
+		}
+	}
+	return floor
+}
+
+// after makes a new consumer begin behind a sequence.
+func after(cfg jetstream.ConsumerConfig, seq uint64) jetstream.ConsumerConfig {
+	if seq > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, seq+1
+	}
+	return cfg
 }
 
 func provisionConsumer(ctx context.Context, stream jetstream.Stream, cfg jetstream.ConsumerConfig, have *jetstream.ConsumerInfo) error {

@@ -36,6 +36,7 @@ func RightsOf(g wire.Grant) []Right {
 	var all rights
 	all.publishes(g.Publish)
 	all.consumes(g.Consumes)
+	all.perKey(g)
 	if len(g.Consumes) > 0 || len(g.Handles) > 0 {
 		key, item := "consumes", ""
 		if len(g.Consumes) == 0 {
@@ -76,21 +77,42 @@ func (r *rights) add(action Action, key, item, why string, subjects ...string) {
 func (r *rights) publishes(routes []wire.Route) {
 	for _, to := range routes {
 		js := wire.StreamName(to.Stream)
-		r.add(Publish, "publishes", to.Subject, "store events", to.Subject)
 		r.add(Publish, "publishes", to.Subject, "look whether there is room", "$JS.API.STREAM.INFO."+js)
-		// Ingest asks for the last batch that a producer stored; nothing else that was published can be read back.
-		r.add(Publish, "publishes", to.Subject, "read back the last one of it", "$JS.API.DIRECT.GET."+js+"."+to.Subject)
 		r.commit("publishes", to.Subject, js, to.Power)
+		for _, subject := range to.StoredSubjects() {
+			r.add(Publish, "publishes", to.Subject, "store events", subject)
+			// Ingest asks for the last batch that a producer stored; nothing else that was published can be read back.
+			r.add(Publish, "publishes", to.Subject, "read back the last one of it", "$JS.API.DIRECT.GET."+js+"."+subject)
+		}
 	}
 }
 
 func (r *rights) consumes(sources []wire.Source) {
 	for _, from := range sources {
 		js, item := wire.StreamName(from.Stream), itemOf(from)
-		r.consumer("consumes", item, js, from.Durable)
 		r.commit("consumes", item, js, from.Power)
-		if from.Ordered {
-			r.recreate("consumes", item, js, from.Durable)
+		for _, reader := range from.Readers() {
+			r.consumer("consumes", item, js, reader.Durable)
+			if reader.Ordered {
+				r.recreate("consumes", item, js, reader.Durable)
+			}
+		}
+	}
+}
+
+// perKey gives what sharing out partitions needs: the records of the own service, and fences in what it publishes to.
+func (r *rights) perKey(g wire.Grant) {
+	for _, from := range g.Consumes {
+		if !from.PerKey {
+			continue
+		}
+		item := itemOf(from)
+		look := wire.LookSubject(g.Service, from.Stream)
+		r.add(Publish, "consumes", item, "share out its partitions", wire.OwnerSubjects(g.Service, from.Stream), look)
+		r.add(Publish, "consumes", item, "see who owns them", "$JS.API.DIRECT.GET."+wire.StreamName(wire.OwnerStream))
+		r.add(Subscribe, "consumes", item, "see who owns them", look)
+		for _, target := range wire.TargetStreams(g.Publish) {
+			r.add(Publish, "consumes", item, "keep earlier owners from storing there", wire.FencePrefix(target, g.Service)+"."+wire.StreamName(from.Stream)+".*")
 		}
 	}
 }

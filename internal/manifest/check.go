@@ -77,7 +77,7 @@ func (c *checker) item(word string, path ...string) position {
 	}
 	if n != nil {
 		for _, i := range n.items {
-			if i.text == word {
+			if i.text == word || i.get("subject") != nil && i.get("subject").text == word {
 				return i.at
 			}
 		}
@@ -96,6 +96,7 @@ func (c *checker) streams() {
 		if reserved(s.Name) {
 			c.add(at, "reserved-name", fmt.Sprintf("the stream %q is under hozo, which is the platform's own", short(s.Name)), "choose another first part")
 		}
+		c.keys(s)
 		if s.Dedupe > s.Keep && c.node("streams", s.Name, "dedupe") != nil {
 			c.add(c.value("streams", s.Name, "dedupe"), "dedupe-beyond-keep",
 				fmt.Sprintf("stream %s recognises repeats for %s but keeps events for %s only", s.Name, formatDuration(s.Dedupe), formatDuration(s.Keep)),

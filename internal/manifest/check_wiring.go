@@ -19,7 +19,12 @@ func (c *checker) wiring(s *Service) {
 	c.watches(s)
 	for i := range s.Consumes {
 		from := &s.Consumes[i]
+		if from.Subject == "" {
+			c.add(c.value("services", s.Name, "consumes"), "no-subject", fmt.Sprintf("service %q consumes something without a subject", s.Name), "add subject: NAME OF A STREAM")
+			continue
+		}
 		from.Stream = c.stream(s, "consumes", from.Subject)
+		c.ordered(s, i)
 		for _, other := range s.Consumes[:i] {
 			if from.Stream != "" && from.Stream == other.Stream && (reads(other, *from) || reads(*from, other)) {
 				c.add(c.item(from.Subject, section(s), s.Name, "consumes"), "consumed-twice",

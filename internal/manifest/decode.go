@@ -1,6 +1,10 @@
 package manifest
 
-import "time"
+import (
+	"time"
+
+	"github.com/hozo-dev/hozo/wire"
+)
 
 // base is what stands in the file before an environment is laid over it.
 type base struct {
@@ -105,6 +109,9 @@ func streamKeys() []key[Stream] {
 			oneOf(DurabilityMemory, DurabilityProcess, DurabilityPower), func(s *Stream) *Durability { return &s.Durability }),
 		field("compression", "zstd (default, smallest), s2 (fastest) or none.", oneOf("zstd", "s2", "none"), func(s *Stream) *string { return &s.Compression }),
 		field("frames", "Many events in one message. Default true; false for clients that speak NATS without Hozo's packages.", boolean(), func(s *Stream) *bool { return &s.Frames }),
+		field("key", "Dotted path of a field in the events' JSON: those that agree in it keep their order, for services that read the stream with ordered: true. Default: none.",
+			jsonPath(), func(s *Stream) *string { return &s.Key }),
+		field("partitions", "Into how many parts the keys are shared out: how many instances can read at once. Default 64 with a key.", whole(1, wire.MaxPartitions), func(s *Stream) *int { return &s.Partitions }),
 		field("dedupe", "Window in which a repeated event is recognised. Default 10m, at most keep.", span(minDedupe, maxSpan), func(s *Stream) *time.Duration { return &s.Dedupe }),
 	}
 }

@@ -35,7 +35,7 @@ func serviceKeys() []key[Service] {
 		field("stop", "How it is asked to end.", shortForm("stop", "grace", object(stopKeys(), nil)), func(s *Service) *Stop { return &s.Stop }),
 		field("needs", "Services that must be there first: a list, or a map to ready (default), started or completed, or to {condition, restart: true}, which starts it again once that service has been.", needs(), func(s *Service) *[]Need { return &s.Needs }),
 		field("publishes", "Subjects that it may publish, each within one stream or live.", patterns(), func(s *Service) *[]Route { return &s.Publishes }),
-		field("consumes", "Streams, or parts of them, that it reads.", sources(), func(s *Service) *[]Source { return &s.Consumes }),
+		field("consumes", "Streams, or parts of them, that it reads: each a name, or {subject, ordered: true}.", sources(), func(s *Service) *[]Source { return &s.Consumes }),
 		field("watches", "Live subjects that it listens to; every instance gets every event.", listOf(nameText(subjectName()), true), func(s *Service) *[]string { return &s.Watches }),
 		field("serves", "Requests that it answers.", subjects(), func(s *Service) *[]string { return &s.Serves }),
 		field("calls", "Requests that it asks others.", subjects(), func(s *Service) *[]string { return &s.Calls }),
@@ -127,15 +127,23 @@ func patterns() shape[[]Route] {
 	}}
 }
 
+// sources is a list of subjects, each of them a word or a map.
 func sources() shape[[]Source] {
-	of := listOf(nameText(subjectName()), true)
-	return shape[[]Source]{of.schema, func(d *decoder, n *node, path string, into *[]Source) {
-		var all []string
-		of.read(d, n, path, &all)
-		for _, subject := range all {
-			*into = append(*into, Source{Subject: subject})
-		}
-	}}
+	word := nameText(subjectName())
+	long := object([]key[Source]{
+		field("subject", "Stream, or a part of one.", word, func(s *Source) *string { return &s.Subject }),
+		field("ordered", "The events of each key one by one and in order, shared out among all instances: for streams with a key. Default false.", boolean(), func(s *Source) *bool { return &s.Ordered }),
+	}, schema{"required": []any{"subject"}})
+	return listOf(shape[Source]{
+		schema{"anyOf": []any{word.schema, long.schema}},
+		func(d *decoder, n *node, path string, into *Source) {
+			if n.kind == kindMap {
+				long.read(d, n, path, into)
+				return
+			}
+			word.read(d, n, path, &into.Subject)
+		},
+	}, true)
 }
 
 // needs is a list of services, or a map from services to conditions, each a word or a map.

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hozo-dev/hozo/wire"
 )
 
 const (
@@ -65,6 +67,9 @@ func (m *Manifest) fill(root *node) {
 		s := &m.Streams[i]
 		if root.get("streams").get(s.Name).get("dedupe") == nil {
 			s.Dedupe = min(defaultDedupe, s.Keep)
+		}
+		if s.Key != "" && s.Partitions == 0 {
+			s.Partitions = wire.DefaultPartitions
 		}
 	}
 	for i := range m.Services {

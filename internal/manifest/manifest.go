@@ -57,6 +57,8 @@ type Stream struct {
 	Durability  Durability
 	Compression string        // zstd (default, smallest), s2 (fastest) or none
 	Frames      bool          // default true
+	Key         string        // dotted path of what orders its events, in their JSON; empty: nothing does
+	Partitions  int           // default 64 with a Key, else 0
 	Dedupe      time.Duration // window in which a repeated message id is recognised; default 10m, at most Keep
 }
 
@@ -213,6 +215,7 @@ type Log struct {
 type Source struct {
 	Subject string // as written: the stream's bare name means everything in it; * and a final > match as in NATS
 	Stream  string // the stream that stores it
+	Ordered bool   // the events of each key one by one and in order, whatever the number of instances
 }
 
 // Route is a subject pattern that a service publishes to.

@@ -57,11 +57,12 @@ func wiringOf(m *manifest.Manifest, s manifest.Service, n int, streams map[strin
 	return wire.Grant{
 		Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
 		User: name, Inbox: "_INBOX." + name, Declared: m.Place("services", s.Name),
-		Consumes: durable(sources(s), streams), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
+		Consumes: durable(sources(s, streams), streams), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
 		Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls,
 	}
 }
 
+// streamsOf maps names to the streams of m.
 func streamsOf(m *manifest.Manifest) map[string]manifest.Stream {
 	streams := map[string]manifest.Stream{}
 	for _, s := range m.Streams {
@@ -106,15 +107,19 @@ func passwordOf(path string, now time.Time, replace func(wire.Grant) bool) (stri
 
 // sources are the streams that a service consumes, each with one reader for all its instances, and the way back for
 // events that it has parked.
-func sources(s manifest.Service) []wire.Source {
+func sources(s manifest.Service, streams map[string]manifest.Stream) []wire.Source {
 	ordered := s.Builtin == "sink"
 	var all []wire.Source
 	for _, c := range s.Consumes {
 		i := slices.IndexFunc(all, func(have wire.Source) bool { return have.Stream == c.Stream })
 		if i < 0 {
 			i = len(all)
-			all = append(all, wire.Source{Stream: c.Stream, Durable: s.Name, Ordered: ordered})
+			stream := streams[c.Stream]
+			all = append(all, wire.Source{
+				Stream: c.Stream, Durable: s.Name, Ordered: ordered, Partitions: stream.Partitions, Key: stream.Key,
+			})
 		}
+		all[i].PerKey = all[i].PerKey || c.Ordered
 		all[i].Subjects = append(all[i].Subjects, c.Subject)
 	}
 	for i, src := range all {
@@ -146,7 +151,10 @@ func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route
 			continue
 		}
 		stream := streams[p.Stream]
-		route := wire.Route{Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames, Power: stream.GroupCommit()}
+		route := wire.Route{
+			Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames,
+			Partitions: stream.Partitions, Key: stream.Key, Power: stream.GroupCommit(),
+		}
 		all = append(all, route)
 		if s.Builtin == "ingest" { // a numbered producer has a subject of its own
 			route.Subject = p.Subject + ".in.*"

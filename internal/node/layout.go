@@ -15,12 +15,14 @@ func layoutOf(m *manifest.Manifest) broker.Layout {
 	for _, s := range m.Streams {
 		l.Streams = append(l.Streams, broker.StreamSpec{
 			Name: s.Name, Keep: s.Keep, MaxBytes: int64(s.MaxBytes), Memory: s.Durability == manifest.DurabilityMemory, Dedupe: s.Dedupe,
+			Partitions: s.Partitions, Key: s.Key,
 		})
 	}
+	streams := streamsOf(m)
 	var kinds []string
 	for _, s := range m.Services {
-		for _, src := range sources(s) {
-			l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: src.Stream, Durable: src.Durable, Subjects: src.Subjects, Ordered: src.Ordered})
+		for _, src := range sources(s, streams) {
+			l.Consumers = append(l.Consumers, broker.Consumers(src)...)
 		}
 		kinds = append(kinds, s.Handles...)
 	}
@@ -38,9 +40,9 @@ func layoutOf(m *manifest.Manifest) broker.Layout {
 
 // readers maps each stream to the services that read it, in the manifest's order.
 func readers(m *manifest.Manifest) map[string][]wire.Source {
-	all := map[string][]wire.Source{}
+	all, streams := map[string][]wire.Source{}, streamsOf(m)
 	for _, s := range m.Services {
-		for _, src := range sources(s) {
+		for _, src := range sources(s, streams) {
 			if !strings.HasPrefix(src.Stream, "hozo.") {
 				all[src.Stream] = append(all[src.Stream], src)
 			}

@@ -146,11 +146,13 @@ func (b *TestBroker) Grant(t testing.TB, g wire.Grant) wire.Grant {
 	defer b.mu.Unlock()
 	b.completeLocked(&g)
 	for _, r := range g.Publish {
-		b.wantLocked(r.Stream)
+		b.wantLocked(r.Stream, r.Partitions)
 	}
 	for _, s := range g.Consumes {
-		b.wantLocked(s.Stream)
-		b.consumeLocked(broker.ConsumerSpec{Stream: s.Stream, Durable: s.Durable, Subjects: s.Subjects, Ordered: s.Ordered})
+		b.wantLocked(s.Stream, s.Partitions)
+		for _, c := range broker.Consumers(s) {
+			b.consumeLocked(c)
+		}
 	}
 	for _, kind := range g.Handles {
 		b.consumeLocked(broker.ConsumerSpec{
@@ -257,14 +259,14 @@ func (b *TestBroker) hasUserLocked(name string) bool {
 	return slices.ContainsFunc(b.access.Users, func(u broker.User) bool { return u.Name == name })
 }
 
-func (b *TestBroker) wantLocked(stream string) {
+func (b *TestBroker) wantLocked(stream string, partitions int) {
 	known := func(s broker.StreamSpec) bool { return s.Name == stream }
 	switch stream {
 	case wire.DeadStream, wire.RetryStream, wire.TaskStream:
 		return
 	}
 	if !slices.ContainsFunc(b.layout.Streams, known) {
-		b.declareLocked(broker.StreamSpec{Name: stream, Keep: 24 * time.Hour, MaxBytes: 256 << 20, Dedupe: 10 * time.Minute})
+		b.declareLocked(broker.StreamSpec{Name: stream, Partitions: partitions, Keep: 24 * time.Hour, MaxBytes: 256 << 20, Dedupe: 10 * time.Minute})
 	}
 }
 

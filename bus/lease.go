@@ -1,0 +1,127 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// lease is the right of this process to work on one partition. It ends by being handed over, which lets what is in hand
+// be finished, or by being lost, which does not.
+type lease struct {
+	o    *ownership
+	p    int
+	take context.Context //nolint:containedctx // ends when no more is to be taken
+	work context.Context //nolint:containedctx // ends when nothing may be done any more
+
+	handOver context.CancelFunc
+	abandon  context.CancelCauseFunc
+
+	turn   sync.Mutex        // held while a frame or a retried event is worked on
+	fences map[string]uint64 // by stream, the sequence of this lease's fence; guarded by turn
+
+	epoch uint64
+	done  atomic.Uint64 // everything up to here is settled; recorded by commit
+
+	mu        sync.Mutex
+	rec       ownerRecord
+	committed func(uint64) // told what is recorded
+}
+
+func newLease(o *ownership, work context.Context, rec ownerRecord) *lease {
+	l := &lease{o: o, p: rec.Partition, rec: rec, epoch: rec.Epoch, fences: make(map[string]uint64), committed: func(uint64) {}}
+	l.done.Store(rec.Done)
+	l.work, l.abandon = context.WithCancelCause(work)
+	l.take, l.handOver = context.WithCancel(l.work)
+	return l
+}
+
+// valid reports whether anything may still be done in the name of the lease.
+func (l *lease) valid() bool {
+	if l.work.Err() != nil {
+		return false
+	}
+	if !l.o.valid() {
+		l.lose()
+		return false
+	}
+	return true
+}
+
+func (l *lease) lose() { l.abandon(errLost) }
+
+// commit records what is done.
+func (l *lease) commit(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done.Load() > l.rec.Done && l.valid() {
+		l.replaceLocked(ctx, l.rec.Member)
+	}
+}
+
+// end gives the partition back for others, with everything recorded.
+func (l *lease) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.work.Err() == nil || l.o.valid() && context.Cause(l.work) != error(errLost) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.work), recordTimeout)
+		defer cancel()
+		l.replaceLocked(ctx, "")
+		l.o.tell()
+	}
+	l.abandon(nil)
+}
+
+func (l *lease) replaceLocked(ctx context.Context, member string) {
+	next := l.rec
+	next.Done, next.Member = l.done.Load(), member
+	switch err := l.o.replace(ctx, &next); {
+	case err == nil:
+		l.rec = next
+		l.committed(next.Done)
+	case fault.Code(err) == CodeNotOwner:
+		l.lose()
+	}
+}
+
+// raise puts this lease's fences into the streams, so that nothing of an earlier owner can be stored there any more, and
+// then makes sure that there is no later owner. Whoever becomes one afterwards raises its own fences behind these.
+func (l *lease) raise(ctx context.Context, streams []string) error {
+	for _, stream := range streams {
+		ack, err := l.o.conn.publishOnce(ctx, &nats.Msg{
+			Subject: l.fence(stream),
+			Header:  nats.Header{wire.HeaderEpoch: {strconv.FormatUint(l.epoch, 10)}},
+		}, nil)
+		if err != nil {
+			return fmt.Errorf("raise a fence in %s: %w", stream, err)
+		}
+		l.fences[stream] = ack.Sequence
+	}
+	have, ok, err := l.o.record(ctx, l.p)
+	if err != nil {
+		return err
+	}
+	if !ok || have.Epoch != l.epoch || have.Member != l.o.member {
+		l.lose()
+		return errLost
+	}
+	return nil
+}
+
+func (l *lease) fence(stream string) string {
+	return wire.FenceSubject(stream, l.o.conn.cfg.Grant.Service, l.o.src.Stream, l.p)
+}
+
+// condition makes a message one that is stored only while this lease's fence is the last.
+func (l *lease) condition(msg *nats.Msg, stream string) {
+	msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(l.fences[stream], 10)}
+	msg.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{l.fence(stream)}
+	msg.Header[wire.HeaderEpoch] = []string{strconv.FormatUint(l.epoch, 10)}
+}
