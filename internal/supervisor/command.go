@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 
@@ -81,14 +82,17 @@ func (o *owner) obey(ctx context.Context, c *command) {
 		}
 	case verbStop:
 		o.goal = goalStop
-		if c.keep && o.proc.Run != "" {
-			if err := o.marks.put(o.name, o.proc.Run); err != nil {
+		if c.keep {
+			if err := o.marks.put(o.name, cmp.Or(o.proc.Run, unborn)); err != nil {
 				o.log.WarnContext(ctx, "the next supervisor will start what was stopped", "err", err)
 			}
+		} else {
+			o.born(ctx)
 		}
 		o.rest(ctx)
 	case verbRemove:
 		o.goal = goalRemove
+		o.born(ctx)
 		o.rest(ctx)
 	}
 }
@@ -186,6 +190,7 @@ func (o *owner) restart(ctx context.Context) {
 // start makes it run as soon as it can.
 func (o *owner) start(ctx context.Context) {
 	o.goal = goalRun
+	o.born(ctx)
 	o.backoff.forgive()
 	o.gaveUp, o.badHash = "", ""
 	if o.alive {
@@ -196,6 +201,13 @@ func (o *owner) start(ctx context.Context) {
 	}
 	o.timer.Stop()
 	o.begin(ctx)
+}
+
+// born takes back that it was stopped before its first run.
+func (o *owner) born(ctx context.Context) {
+	if err := o.marks.drop(o.name); err != nil {
+		o.log.WarnContext(ctx, "the next supervisor will take it for stopped", "err", err)
+	}
 }
 
 // rest makes it stop and stay so. What has exited by itself keeps showing how.

@@ -15,6 +15,9 @@ import (
 // maxMarksBytes bounds the file of marks: a thousand instances take less than a tenth of it.
 const maxMarksBytes = 1 << 20
 
+// unborn stands for the run of an instance that was stopped before its first. Its mark is dropped when it is started.
+const unborn = "-"
+
 // marks remembers which runs a person has stopped, in a file, so that the next supervisor does not start them again.
 // A mark names a run, not an instance: it means nothing once the instance has been started again, or once the keeper
 // that knew the run is gone, so nobody has to take it back. Without a path nothing outlives the supervisor.
@@ -52,7 +55,7 @@ func (m *marks) load() error {
 func (m *marks) keep(exists func(name, run string) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	maps.DeleteFunc(m.runs, func(name, run string) bool { return !exists(name, run) })
+	maps.DeleteFunc(m.runs, func(name, run string) bool { return run != unborn && !exists(name, run) })
 }
 
 func (m *marks) has(name, run string) bool {
@@ -66,6 +69,21 @@ func (m *marks) put(name, run string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.runs[name] = run
+	return m.saveLocked()
+}
+
+// drop takes the mark of an instance that was stopped before its first run back.
+func (m *marks) drop(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.runs[name] != unborn {
+		return nil
+	}
+	delete(m.runs, name)
+	return m.saveLocked()
+}
+
+func (m *marks) saveLocked() error {
 	if m.path == "" {
 		return nil
 	}

@@ -122,6 +122,9 @@ func (s *Supervisor) newOwner(spec plan.Spec, blocked string, left *lineup, asid
 		ofHooks = append(ofHooks, p)
 	}
 	o.hooks = newHooks(ofHooks)
+	if left == nil && s.marks.has(spec.Name, unborn) {
+		o.goal = goalStop
+	}
 	if left != nil {
 		found := left.current
 		o.proc, o.hash, o.alive, o.gen = found, found.Labels[labelHash], found.Exit == nil, uint64(max(1, generation(found)))
@@ -171,6 +174,8 @@ func (o *owner) first(ctx context.Context) {
 		fallthrough
 	case o.alive:
 		o.show(ctx, status.Starting, "adopted")
+	case o.goal == goalStop && o.proc.Run == "":
+		o.show(ctx, status.Stopped, "")
 	case o.rests():
 		o.show(ctx, status.Scheduled, "")
 	default:

@@ -209,6 +209,39 @@ func TestSupervisorsThatEndAroundTicksStartNoneTwice(t *testing.T) {
 	}
 }
 
+// There is no run yet that the keeper would know, and still the next supervisor knows that a person stopped it.
+func TestWhatWasStoppedBeforeItsFirstRunStaysStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.set(noon(11, 59, 50))
+	report := w.scheduled("report.1", plan.Schedule{Cron: "0 * * * *", Zone: "UTC"})
+	web := w.sleeper("web.1", plan.Need{Service: "db"})
+	db := w.sleeper("db.1")
+	db.Health = &plan.Health{Notify: true, Grace: patience} // which it never says
+	ctx, cancel := patient()
+	defer cancel()
+	first := w.supervise(t)
+	first.apply(t, report, web, db)
+	must(t, first.Stop(ctx, "report"))
+	must(t, first.Stop(ctx, "web"))
+	first.stop()
+
+	second := w.supervise(t)
+	second.apply(t, report, web, db)
+	second.await(t, status.Stopped, "report.1", "web.1")
+	if i := second.get(t, "report.1"); !i.Next.IsZero() {
+		t.Errorf("%+v", i)
+	}
+	must(t, second.Start(ctx, "report"))
+	second.awaitThat(t, "planned", func(i status.Instance) bool { return !i.Next.IsZero() }, "report.1")
+	second.stop()
+
+	third := w.supervise(t)
+	third.apply(t, report, web, db)
+	third.awaitThat(t, "planned", func(i status.Instance) bool { return !i.Next.IsZero() }, "report.1")
+	third.await(t, status.Stopped, "web.1")
+}
+
 func TestStoppedScheduleStaysStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
