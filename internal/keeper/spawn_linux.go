@@ -6,15 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"net"
 	"os"
-	"os/user"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -39,12 +31,6 @@ const (
 
 	runPrefix = wire.EnvRun + "="
 )
-
-// ownEnv are the variables that only the keeper may set.
-var ownEnv = [...]string{
-	runPrefix, "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=", "LISTEN_PIDFDID=", "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
-	envRole + "=",
-}
 
 // spawn starts a process and registers it, under the lock that reaping needs.
 func (k *Keeper) spawn(s Spawn) (*record, error) {
@@ -288,144 +274,4 @@ func openPipe(out *capture, cred *syscall.Credential) (*os.File, error) {
 		return nil, err
 	}
 	return write, nil
-}
-
-// environment is what a child sees: its own, with the keeper's words before it.
-func environment(s Spawn, run string, listen []*socket, stored []storedFile, notify string) []string {
-	env := []string{runPrefix + run}
-	if n := len(listen) + len(stored); n > 0 {
-		names := slices.Clone(s.Listen)
-		for _, f := range stored {
-			names = append(names, f.Name)
-		}
-		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", n), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	}
-	if s.Watchdog > 0 {
-		env = append(env, fmt.Sprintf("WATCHDOG_USEC=%d", s.Watchdog.Microseconds()))
-	}
-	if notify != "" {
-		env = append(env, "NOTIFY_SOCKET="+notify)
-	}
-	own := ownEnv[:]
-	if port := firstPort(listen); port != "" {
-		env = append(env, "PORT="+port)
-		own = append(slices.Clone(own), "PORT=")
-	}
-	for _, kv := range s.Env {
-		if !slices.ContainsFunc(own, func(prefix string) bool { return strings.HasPrefix(kv, prefix) }) {
-			env = append(env, kv)
-		}
-	}
-	return env
-}
-
-func firstPort(listen []*socket) string {
-	for _, l := range listen {
-		if l.network == "tcp" {
-			if _, port, err := net.SplitHostPort(l.address); err == nil {
-				return port
-			}
-		}
-	}
-	return ""
-}
-
-func checkSpawn(s Spawn) error {
-	labels, err := json.Marshal(s.Labels)
-	if err != nil {
-		return err
-	}
-	_, bad := regexp.Compile(s.ReadyLine)
-	switch {
-	case !goodName(s.Name):
-		return misuse("bad-request", fmt.Sprintf("process name %q is empty, too long or not printable", s.Name), "")
-	case len(s.Argv) == 0 || !filepath.IsAbs(s.Argv[0]):
-		return misuse("bad-request", fmt.Sprintf("program of %s is not an absolute path", s.Name), "")
-	case s.Dir != "" && !filepath.IsAbs(s.Dir):
-		return misuse("bad-request", fmt.Sprintf("folder of %s is not an absolute path", s.Name), "")
-	case s.Store != "" && !goodName(s.Store):
-		return misuse("bad-request", fmt.Sprintf("store %q of %s is no name", s.Store, s.Name), "")
-	case s.Watchdog < 0:
-		return misuse("bad-request", fmt.Sprintf("watchdog of %s is negative", s.Name), "")
-	case bad != nil:
-		return misuse("bad-request", fmt.Sprintf("ready line of %s: %v", s.Name, bad), "")
-	case s.Limits.check(s.Name) != nil:
-		return s.Limits.check(s.Name)
-	case len(labels) > maxLabelBytes:
-		return misuse("bad-request", fmt.Sprintf("labels of %s are longer than %d bytes", s.Name, maxLabelBytes), "")
-	}
-	if err := checkLog(s.Name, s.Log); err != nil {
-		return err
-	}
-	for _, text := range slices.Concat(s.Argv, s.Env, []string{s.Dir, s.Log.Path}) {
-		if strings.ContainsRune(text, 0) {
-			return misuse("bad-request", fmt.Sprintf("a text of %s holds a zero byte", s.Name), "")
-		}
-	}
-	return nil
-}
-
-// goodName says whether a name can stand in a log line and in LISTEN_FDNAMES.
-func goodName(name string) bool {
-	odd := func(r rune) bool { return r == ':' || r == '/' || !strconv.IsPrint(r) }
-	return name != "" && len(name) <= maxNameBytes && !strings.ContainsFunc(name, odd)
-}
-
-// credential is nil when the child runs as the keeper does; then no right is needed for it.
-func credential(s Spawn) (*syscall.Credential, error) {
-	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
-	if s.UID == nil && s.GID == nil && len(s.Groups) == 0 {
-		return nil, nil
-	}
-	want := &syscall.Credential{Uid: uid, Gid: gid, Groups: s.Groups}
-	if s.UID != nil {
-		want.Uid = *s.UID
-	}
-	switch {
-	case s.GID != nil:
-		want.Gid = *s.GID
-	case want.Uid != uid:
-		u, err := user.LookupId(strconv.FormatUint(uint64(want.Uid), 10))
-		if err != nil {
-			return nil, failure("unknown-user", fmt.Sprintf("user %d of %s has no entry, so its group is unknown",
-				want.Uid, s.Name), "name a group, or make the user", err)
-		}
-		main, err := strconv.ParseUint(u.Gid, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("read group of user %d: %w", want.Uid, err)
-		}
-		want.Gid = uint32(main)
-	}
-	if want.Uid == uid && want.Gid == gid && len(s.Groups) == 0 {
-		return nil, nil
-	}
-	return want, nil
-}
-
-// forget drops the record of a dead process.
-func (k *Keeper) forget(name string) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	r := k.records[name]
-	if r == nil {
-		return noProcess(name, slices.Collect(maps.Keys(k.records)))
-	}
-	if r.exit == nil {
-		return failure("still-running", fmt.Sprintf("process %q has not ended", name), "kill it first", nil)
-	}
-	k.forgetLocked(r)
-	return nil
-}
-
-func (k *Keeper) forgetLocked(r *record) {
-	delete(k.records, r.spec.Name)
-	k.withdraw(keyProcess + r.spec.Name)
-	if r.exit != nil && len(r.exit.Survivors) > 0 {
-		k.noteLocked(namedIdentity{Name: r.spec.Name, Run: r.run, Ended: true})
-	}
-}
-
-func noProcess(name string, known []string) error {
-	slices.Sort(known)
-	return misuse("no-process", fmt.Sprintf("no process %q", name), "one of: "+strings.Join(known, ", "))
 }

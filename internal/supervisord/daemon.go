@@ -111,7 +111,7 @@ func (d *Daemon) Run(ctx context.Context) (Mood, error) {
 			return MoodFatal, err
 		}
 	}
-	servers, err := d.openServers()
+	servers, err := d.openServers(ctx)
 	if err != nil {
 		return MoodFatal, err
 	}
@@ -124,12 +124,12 @@ func (d *Daemon) Run(ctx context.Context) (Mood, error) {
 	defer signal.Stop(children)
 	if d.cfg.Started != nil {
 		if err := d.cfg.Started(d); err != nil {
-			servers.close()
+			servers.close(ctx)
 			return MoodFatal, err
 		}
 	}
 	if d.spawner, err = newSpawner(); err != nil {
-		servers.close()
+		servers.close(ctx)
 		return MoodFatal, err
 	}
 	defer d.spawner.close()
@@ -138,7 +138,7 @@ func (d *Daemon) Run(ctx context.Context) (Mood, error) {
 	servers.serve(&d.wg)
 	d.loop(ctx, signals, children)
 	close(d.closed)
-	servers.close()
+	servers.close(ctx)
 	d.wg.Wait()
 	return d.mood, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,9 @@ type fcgiSocket struct {
 	file  *os.File
 	users int
 }
+
+// lookupTime bounds the look-up of a host name.
+const lookupTime = 2 * time.Second
 
 // fcgiLease is one process's hold of the socket.
 type fcgiLease struct{ socket *fcgiSocket }
@@ -67,7 +71,10 @@ func listenFCGI(c *conf.FCGISocket) (*os.File, error) {
 	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // a program that inherits the socket expects plain TCP
-	listener, err := lc.Listen(context.Background(), c.Network, c.Address)
+	// The loop, which spawns, ends step by step and not by a context; a host name must not hold it up for long.
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	listener, err := lc.Listen(ctx, c.Network, c.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -66,7 +66,8 @@ func processMethods() map[string]method {
 	}
 }
 
-func (r rpc) startProcess(a args) result {
+// named does what is to be done with the process that the first argument names, or with those of the group.
+func (r rpc) named(a args, one func(*process, string) result, many func([]*process) result) result {
 	name, ok := a.text(0)
 	if !ok {
 		return fail(incorrectParameters, "")
@@ -76,9 +77,17 @@ func (r rpc) startProcess(a args) result {
 		return result{fault: fault}
 	}
 	if p == nil {
-		return r.startAll(g.byPriority(), a.flag(1, true))
+		return many(g.byPriority())
 	}
-	return r.start(p, name, a.flag(1, true))
+	return one(p, name)
+}
+
+func (r rpc) startProcess(a args) result {
+	return r.named(a, func(p *process, name string) result {
+		return r.start(p, name, a.flag(1, true))
+	}, func(list []*process) result {
+		return r.startAll(list, a.flag(1, true))
+	})
 }
 
 func (r rpc) start(p *process, name string, wait bool) result {
@@ -133,18 +142,11 @@ func (r rpc) startAll(list []*process, wait bool) result {
 }
 
 func (r rpc) stopProcess(a args) result {
-	name, ok := a.text(0)
-	if !ok {
-		return fail(incorrectParameters, "")
-	}
-	g, p, fault := r.find(name)
-	if fault != nil {
-		return result{fault: fault}
-	}
-	if p == nil {
-		return r.stopAll(g.byPriority(), a.flag(1, true))
-	}
-	return r.stop(p, name, a.flag(1, true))
+	return r.named(a, func(p *process, name string) result {
+		return r.stop(p, name, a.flag(1, true))
+	}, func(list []*process) result {
+		return r.stopAll(list, a.flag(1, true))
+	})
 }
 
 func (r rpc) stop(p *process, name string, wait bool) result {
@@ -187,18 +189,11 @@ func (r rpc) stopAll(list []*process, wait bool) result {
 }
 
 func (r rpc) signalProcess(a args) result {
-	name, ok := a.text(0)
-	if !ok {
-		return fail(incorrectParameters, "")
-	}
-	g, p, fault := r.find(name)
-	if fault != nil {
-		return result{fault: fault}
-	}
-	if p == nil {
-		return r.signalAll(g.byPriority(), a[1])
-	}
-	return r.signal(p, name, a[1])
+	return r.named(a, func(p *process, name string) result {
+		return r.signal(p, name, a[1])
+	}, func(list []*process) result {
+		return r.signalAll(list, a[1])
+	})
 }
 
 func (r rpc) signal(p *process, name string, which any) result {

@@ -41,12 +41,12 @@ type server struct {
 }
 
 // openServers listens; serve answers.
-func (d *Daemon) openServers() (*servers, error) {
-	ctx, cancel := context.WithCancel(context.Background()) // ends with the daemon, after its last answer
+func (d *Daemon) openServers(ctx context.Context) (*servers, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ends with the daemon, after its last answer
 	all := &servers{cancel: cancel, followers: &d.followers}
 	add := func(l net.Listener, err error, section, file string, auth conf.Auth) error {
 		if err != nil {
-			all.close()
+			all.close(ctx)
 			all.remove()
 			return err
 		}
@@ -89,9 +89,9 @@ func (all *servers) serve(wg *sync.WaitGroup) {
 }
 
 // close waits a moment for answers that are being written.
-func (all *servers) close() {
+func (all *servers) close(ctx context.Context) {
 	all.cancel()
-	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, s := range all.list {

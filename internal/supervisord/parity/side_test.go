@@ -2,7 +2,6 @@ package parity
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,6 +62,7 @@ type side struct {
 
 // header goes before the sections of every scenario.
 const header = `[unix_http_server]
+
 file = %(here)s/s.sock
 [supervisord]
 nodaemon = true
@@ -248,179 +246,9 @@ func (s *side) signal(sig syscall.Signal) {
 	}
 }
 
-// note adds to the trace, without what differs from run to run.
-func (s *side) note(format string, args ...any) {
-	s.trace = append(s.trace, s.normal(fmt.Sprintf(format, args...)))
-}
-
-var varying = []struct {
-	match *regexp.Regexp
-	to    string
-}{
-	{regexp.MustCompile(`pid:\d+`), "pid:N"},
-	{regexp.MustCompile(`pid \d+`), "pid N"},
-	{regexp.MustCompile(`uptime (\d+ days?, )?\d+:\d\d:\d\d`), "uptime T"},
-	{regexp.MustCompile(`[A-Z][a-z][a-z] \d\d \d\d:\d\d [AP]M`), "DATE"},
-	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}`), "STAMP"},
-	{regexp.MustCompile(`'[^']*' \(\d+\) with`), "P with"},
-	{regexp.MustCompile(`when:\d+`), "when:T"},
-	{regexp.MustCompile(`(---parity-)\w+\.log`), "${1}X.log"},
-	// Supervisor 4.2 leaves it out, later ones give a class that their own marshaller refuses.
-	{regexp.MustCompile(`"autorestart":\w+,`), ""},
-	{regexp.MustCompile(`"(pid|start|stop|now)":[1-9]\d*`), `"$1":N`},
-}
-
-// place is where in a file a warning comes from, which ours says and theirs does not.
-var place = regexp.MustCompile(` \(\S+:\d+\)$`)
-
-func (s *side) normal(text string) string {
-	text = strings.ReplaceAll(text, s.dir, "$DIR")
-	for _, v := range varying {
-		text = v.match.ReplaceAllString(text, v.to)
-	}
-	return text
-}
-
-// ctl runs supervisorctl and notes what it says and its exit status.
-func (s *side) ctl(args ...string) {
-	s.t.Helper()
-	a := s.driver.ask(s.t, map[string]any{"ask": "ctl", "args": append([]string{"-c", s.path("supervisord.conf")}, args...)})
-	output, _ := a["output"].(string)
-	s.note("$ supervisorctl %s\n%s=> %v", strings.Join(args, " "), sameOrder(output), a["code"])
-}
-
-// sameOrder sorts neighbours that say the same of different processes: a daemon tells of them as they get there, and two
-// that stop at once get there in either order.
-func sameOrder(output string) string {
-	lines := strings.SplitAfter(output, "\n")
-	said := func(line string) string {
-		_, what, _ := strings.Cut(line, ": ")
-		return what
-	}
-	for i := 0; i < len(lines); {
-		j := i + 1
-		for j < len(lines) && said(lines[i]) != "" && said(lines[j]) == said(lines[i]) {
-			j++
-		}
-		slices.Sort(lines[i:j])
-		i = j
-	}
-	return strings.Join(lines, "")
-}
-
-// call makes a call of XML-RPC and notes its answer.
-func (s *side) call(method string, params ...any) {
-	s.t.Helper()
-	answer := s.quiet(method, params...)
-	if list, ok := answer["result"].([]any); ok && strings.HasSuffix(method, "Processes") {
-		// What became of each, in the order in which they got there.
-		slices.SortStableFunc(list, func(a, b any) int { return strings.Compare(compact(a), compact(b)) })
-	}
-	s.note("%s%s -> %s", method, compact(params), compact(answer))
-}
-
-// quiet makes a call without noting it.
-func (s *side) quiet(method string, params ...any) map[string]any {
-	s.t.Helper()
-	if params == nil {
-		params = []any{}
-	}
-	return s.driver.ask(s.t, map[string]any{"ask": "rpc", "url": s.url(), "method": method, "params": params})
-}
-
-func compact(v any) string {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
-
-// until waits until a process is in a state, or one of several.
-func (s *side) until(name string, states ...string) {
-	s.t.Helper()
-	last := ""
-	s.eventually(func() bool {
-		info, ok := s.quiet("supervisor.getProcessInfo", name)["result"].(map[string]any)
-		if !ok {
-			return false
-		}
-		last, _ = info["statename"].(string)
-		return slices.Contains(states, last)
-	}, name+" is "+strings.Join(states, " or ")+" ("+s.dir+")")
-}
-
-// untilFile waits until a file holds a text.
-func (s *side) untilFile(name, text string) {
-	s.t.Helper()
-	s.eventually(func() bool { return strings.Contains(s.read(name), text) }, name+" holds "+text+" in "+s.dir)
-}
-
-// raw sends bytes to the server and returns what came back, up to a text that ends it or to the end.
-func (s *side) raw(text, wait string) string {
-	s.t.Helper()
-	a := s.driver.ask(s.t, map[string]any{"ask": "raw", "path": s.path("s.sock"), "text": text, "wait": wait})
-	out, _ := a["output"].(string)
-	return out
-}
-
-// recorded waits until the recorder has been told of all that has happened: events are told in order.
-func (s *side) recorded() {
-	s.t.Helper()
-	s.until("recorder", "RUNNING")
-	s.marks++
-	mark := fmt.Sprintf("mark-%d.", s.marks)
-	s.quiet("supervisor.sendRemoteCommEvent", mark, "")
-	s.untilFile("events", mark)
-}
-
-// events notes what a listener recorded, process by process: daemons may tell of two processes in either order.
-func (s *side) events(file string, of ...string) {
-	s.t.Helper()
-	if file == "events" {
-		s.recorded()
-	}
-	for _, name := range of {
-		for line := range strings.Lines(s.read(file)) {
-			if strings.Contains(line, "processname:"+name+" ") || strings.Contains(line, "groupname:"+name+`\n`) {
-				_, event, _ := strings.Cut(strings.TrimSpace(line), " ")
-				s.note("event %s", event)
-			}
-		}
-	}
-}
-
-// log notes the lines of the main log that contain a text, text after text: daemons may log of two processes in either
-// order.
-func (s *side) log(texts ...string) {
-	for _, text := range texts {
-		for line := range strings.Lines(s.read("main.log")) {
-			if strings.Contains(line, text) {
-				s.note("log %s", place.ReplaceAllString(strings.TrimSpace(line), ""))
-			}
-		}
-	}
-}
-
 func (s *side) exists(name string) bool {
 	_, err := os.Stat(s.path(name))
 	return err == nil
-}
-
-func (s *side) untilExists(name string) {
-	s.t.Helper()
-	s.eventually(func() bool { return s.exists(name) }, name+" exists in "+s.dir)
-}
-
-// stderrOf is what the AUTO log of a process's stderr holds.
-func (s *side) stderrOf(process string) string {
-	s.t.Helper()
-	found, err := filepath.Glob(s.path(process + "-stderr---*.log"))
-	if err != nil || len(found) == 0 {
-		s.t.Errorf("%s has no stderr log: %v", process, err)
-		return ""
-	}
-	return s.read(filepath.Base(found[0]))
 }
 
 // killLeft ends what the daemon left of this scenario, which Supervisor does when only a leader is told to stop: each
@@ -447,14 +275,5 @@ func (s *side) rename(from, to string) {
 	s.t.Helper()
 	if err := os.Rename(s.path(from), s.path(to)); err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-// record notes what one listener was told, in its order.
-func (s *side) record(file string) {
-	s.t.Helper()
-	for line := range strings.Lines(s.read(file)) {
-		_, event, _ := strings.Cut(strings.TrimSpace(line), " ")
-		s.note("%s was told %s", file, event)
 	}
 }
