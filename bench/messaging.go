@@ -63,7 +63,7 @@ func messaging(ctx context.Context, s *session) error {
 	rounds := pick(s.quick, 1, s.rounds)
 	s.report.About = append(s.report.About,
 		fmt.Sprintf("%d rounds; each sender sends for %v; every program and server is a process of its own, over TCP on loopback", rounds, r.turn),
-		libzmqName+", "+pyzmqName+": PUSH/PULL, XPUB/SUB without drops, REQ/REP; high-water marks of 100,000 instead of 1,000, which doubles their speed; survives: nothing",
+		libzmqName+", "+pyzmqName+": PUSH/PULL, XPUB/SUB without drops, REQ/REP; high-water marks of 100,000 instead of 1,000; survives: nothing",
 		natsName+": core NATS; survives: nothing. "+jetstreamName+": one message an event, 4,000 unacknowledged; "+watermillName+": on JetStream, 64 publishers; survive: kill -9 of every process",
 		hozoName+": bus.Publisher, stream with durability process, bus.Stage, checksums; survives: kill -9 of every process. Calls are not stored")
 	for round := range rounds {
