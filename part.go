@@ -150,11 +150,14 @@ func HTTP(handler http.Handler, config ...web.Config) Part {
 	}}
 }
 
-// counted counts the requests in flight for the reports. A mux stays visible: the server looks for its patterns.
+// counted counts the requests in flight for the reports, and puts each into the trace that it names. A mux stays visible: the server looks for its patterns.
 func counted(c *bus.Counters, next http.Handler) http.Handler {
 	count := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		done := c.Request()
 		defer done()
+		if ctx := bus.Continue(r.Context(), r.Header); ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
 		next.ServeHTTP(w, r)
 	})
 	if mux, ok := next.(router); ok {

@@ -114,6 +114,7 @@ func askFault(ctx context.Context, subject string, err error) *fault.Error {
 type ServeConfig struct {
 	Workers int           // requests at once; default GOMAXPROCS
 	Timeout time.Duration // of one request; default DefaultCallTimeout
+	Use     []Middleware  // around the handler, the first outermost
 	Drain   time.Duration // how long requests in hand may go on after the stop; default 8s
 }
 
@@ -140,7 +141,12 @@ func (c Call[Req, Resp]) Serve(conn *Conn, fn func(ctx context.Context, req Req)
 			if err := decode(c.opts, wire.ContentType(m.Header), m.Data, &req); err != nil {
 				return nil, err
 			}
-			resp, err := fn(ctx, req)
+			ctx = Continue(ctx, m.Header)
+			var resp Resp
+			err := Wrap(cfg.Use, func(ctx context.Context) (err error) {
+				resp, err = fn(ctx, req)
+				return err
+			})(ctx, &Work{Kind: "call", Name: c.subject, Subject: m.Subject, Attempt: 1})
 			if err != nil {
 				return nil, err
 			}

@@ -19,8 +19,9 @@ type group struct {
 	done    chan struct{} // closed when seqs or err is settled
 	after   chan struct{} // of a serial Publisher: done of the frame before, or nil
 	weight  int64         // raw bytes that it holds of the window
-	sent    bool          // holds events of Send, whose caller does not wait
-	seqs    []uint64      // one, or one an event when the stream has no frames
+	traces  traces
+	sent    bool     // holds events of Send, whose caller does not wait
+	seqs    []uint64 // one, or one an event when the stream has no frames
 	err     error
 }
 
@@ -47,6 +48,9 @@ func (p *Publisher) addLocked(ctx context.Context, events [][]byte, weight int64
 	first := g.builder.Len()
 	for _, e := range events {
 		g.builder.Add(e) // fits: the size was checked, and FrameBytes is within a frame's limit
+	}
+	if t, ok := TraceOf(ctx); ok && t.Sampled {
+		g.traces.add(first, first+len(events)-1, t.Child())
 	}
 	g.weight += weight
 	if g.builder.RawBytes() >= p.cfg.FrameBytes || g.builder.Len() >= MaxFrameEvents {
@@ -109,9 +113,9 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 		fmt.Errorf("the frame was tried for %v", publishPatience))
 	defer cancel()
 	if p.route.Frames {
-		g.seqs, g.err = p.storeFrame(ctx, g.builder)
+		g.seqs, g.err = p.storeFrame(ctx, g)
 	} else {
-		g.seqs, g.err = p.storeEvents(ctx, g.builder)
+		g.seqs, g.err = p.storeEvents(ctx, g)
 	}
 	if g.err == nil {
 		events := uint64(g.builder.Len())
@@ -130,12 +134,13 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 	close(g.done)
 }
 
-func (p *Publisher) storeFrame(ctx context.Context, b *Builder) ([]uint64, error) {
+func (p *Publisher) storeFrame(ctx context.Context, g *group) ([]uint64, error) {
 	header := nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}
 	if ct := stated(p.cfg.ContentType); ct != "" {
 		header[wire.HeaderContentType] = []string{ct}
 	}
-	ack, err := p.conn.PublishFrame(ctx, p.subject, header, b.Frame())
+	g.traces.put(header, 0, g.builder.Len())
+	ack, err := p.conn.PublishFrame(ctx, p.subject, header, g.builder.Frame())
 	if err != nil {
 		return nil, err
 	}
@@ -143,13 +148,17 @@ func (p *Publisher) storeFrame(ctx context.Context, b *Builder) ([]uint64, error
 }
 
 // storeEvents stores each event as a message of its own, all at once, and repeats those that need it.
-func (p *Publisher) storeEvents(ctx context.Context, b *Builder) ([]uint64, error) {
+func (p *Publisher) storeEvents(ctx context.Context, g *group) ([]uint64, error) {
+	b := g.builder
 	msgs := make([]*nats.Msg, b.Len())
 	futures := make([]jetstream.PubAckFuture, b.Len())
 	for i := range msgs {
 		id := nuid.Next()
 		header := nats.Header{jetstream.MsgIDHeader: {id}}
 		p.conn.cloudEvent(id, p.subject, p.cfg.ContentType, time.Now()).Put(header)
+		if t, ok := g.traces.of(i); ok {
+			t.Put(header)
+		}
 		msgs[i] = &nats.Msg{Subject: p.subject, Header: header, Data: b.events.event(i)}
 		futures[i], _ = p.conn.send(msgs[i]) // one that cannot be sent now is tried again below
 	}

@@ -8,6 +8,25 @@
 // asks another service and waits for its answer; [Call.Gather] asks every instance of it. All of them share one [Conn], whose rights and wiring come from the
 // instance's wire.Grant.
 //
+// # Answers of a handler
+//
+// What a handler returns is the only acknowledgement: nil is done, [Drop] forgets the event, [Reject] parks it at once,
+// [RetryLater] puts it aside durably and lets its neighbours go on, and any other error has it tried again and parked in
+// the end. While a handler works its frame is kept alive, however long it takes. What a stop interrupts goes to another
+// instance and has spent no attempt.
+//
+// # Middleware
+//
+// [Middleware] wraps the handlers of stages, watches, calls and tasks alike (Use in their configs): [Metrics], [Recover],
+// [Limit], [Rate], [LogTraces] and whatever a service makes itself. A stage without any pays nothing for it.
+//
+// # Traces
+//
+// A W3C trace context (traceparent, tracestate) that is sampled goes with an event through everything: from an HTTP
+// request into a frame, through stages, calls, live events and tasks, through retries and into dead letters, with a span
+// for each hop. [TraceOf] tells a handler its trace, [WithTrace] begins one. A frame lists the traces of its events in
+// one header, at most wire.MaxFrameTraces; a frame without sampled events has no such header and costs nothing more.
+//
 // # Codecs
 //
 // Values are JSON unless the topic or call has a [Codec] of its own ([WithCodec]; package bus/protobuf has one), and

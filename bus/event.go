@@ -16,6 +16,7 @@ type Event[T any] struct {
 	Subject string       // where it was first stored
 	Time    time.Time    // when the broker stored it
 	Attempt int          // from 1, within this delivery
+	Returns int          // how often RetryLater has put it aside before
 	Data    []byte       // as stored; valid until the handler returns
 	Value   T            // decoded; when T is []byte or json.RawMessage it is Data
 

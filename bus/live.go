@@ -102,7 +102,7 @@ func (l *liveCount) send(ctx context.Context, c *Conn, subject string, data []by
 }
 
 // liveHeader returns the headers of something that nothing stores, or nil when it needs none.
-func (c *Conn) liveHeader(_ context.Context, subject, ceType, contentType string) nats.Header {
+func (c *Conn) liveHeader(ctx context.Context, subject, ceType, contentType string) nats.Header {
 	var h nats.Header
 	if ceType != "" {
 		h = nats.Header{}
@@ -112,6 +112,12 @@ func (c *Conn) liveHeader(_ context.Context, subject, ceType, contentType string
 		c.cloudEvent(nuid.Next(), ceType, contentType, time.Now()).Put(h)
 	} else if ct := stated(contentType); ct != "" {
 		h = nats.Header{wire.HeaderContentType: {ct}}
+	}
+	if t, ok := TraceOf(ctx); ok {
+		if h == nil {
+			h = nats.Header{}
+		}
+		t.Child().Put(h)
 	}
 	return h
 }

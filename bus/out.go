@@ -32,7 +32,8 @@ type Out struct {
 	origin string    // stream:sequence of the frame in hand, for people
 	time   time.Time // when the frame in hand was stored
 	id     wire.EventID
-	limit  int // bytes of one event
+	trace  wire.Trace // of the event in hand; most have none
+	limit  int        // bytes of one event
 
 	routes map[outKey]*outRoute // kept from frame to frame
 	used   []*outRoute          // in this frame, by first use
@@ -66,6 +67,7 @@ type outRoute struct {
 	used    bool
 	touched int // event that used it last
 	mark    int // events before that one
+	traces  traces
 }
 
 func newOut(c *Conn) *Out {
@@ -168,6 +170,9 @@ func (o *Out) take(r *outRoute, data [][]byte) error {
 		r.touched, r.mark = o.event, r.events.len()
 		o.touched = append(o.touched, r)
 	}
+	if o.trace.Sampled {
+		r.traces.add(r.events.len(), r.events.len(), o.trace)
+	}
 	r.events.add(data...)
 	return nil
 }
@@ -187,6 +192,9 @@ func (o *Out) Store(msg *nats.Msg) error {
 	if limit := o.conn.maxEventBytes(); len(msg.Data) > limit {
 		return tooLarge(msg.Subject, len(msg.Data), limit)
 	}
+	if o.trace.Sampled {
+		o.trace.Put(msg.Header)
+	}
 	o.msgs = append(o.msgs, msg)
 	return nil
 }
@@ -196,6 +204,7 @@ func (o *Out) Store(msg *nats.Msg) error {
 func (o *Out) beginFrame(source string, f *Frame) {
 	for _, r := range o.used {
 		r.events.truncate(0)
+		r.traces = r.traces[:0]
 		r.used = false
 	}
 	if len(o.routes) > keptRoutes {
@@ -223,6 +232,7 @@ func (o *Out) beginEvent(index int) {
 func (o *Out) rollback() {
 	for _, r := range o.touched {
 		r.events.truncate(r.mark)
+		r.traces.truncate(r.mark)
 	}
 	clear(o.msgs[o.msgsMark:])
 	o.msgs = o.msgs[:o.msgsMark]
@@ -253,7 +263,8 @@ func (o *Out) addFrames(r *outRoute) {
 		to := r.events.cut(from, outFrameBytes)
 		start := len(o.encoded)
 		o.encoded, o.scratch = r.events.encode(o.encoded, o.scratch, codecOf(r.route), from, to)
-		o.add(r, part, o.encoded[start:len(o.encoded):len(o.encoded)])
+		msg := o.add(r, part, o.encoded[start:len(o.encoded):len(o.encoded)])
+		r.traces.put(msg.Header, from, to)
 		from = to
 	}
 }
@@ -278,6 +289,9 @@ func (o *Out) add(r *outRoute, part int, data []byte) *nats.Msg {
 func (o *Out) addBare(r *outRoute, i int) {
 	msg := o.add(r, i, r.events.event(i))
 	o.conn.cloudEvent(msg.Header[jetstream.MsgIDHeader][0], r.counted, r.typed, o.time).Put(msg.Header)
+	if t, ok := r.traces.of(i); ok {
+		t.Put(msg.Header)
+	}
 }
 
 // sendLive sends the frame's live events. They are best effort, as everything live is.
@@ -286,12 +300,18 @@ func (o *Out) sendLive() {
 		if !r.live {
 			continue
 		}
-		var h nats.Header
-		if r.content != "" {
-			h = nats.Header{wire.HeaderContentType: {r.content}}
-		}
 		for i := range r.events.len() {
-			_ = o.conn.nc.PublishMsg(&nats.Msg{Subject: r.subject, Header: h, Data: r.events.event(i)})
+			msg := &nats.Msg{Subject: r.subject, Data: r.events.event(i)}
+			if t, ok := r.traces.of(i); ok || r.content != "" {
+				msg.Header = nats.Header{}
+				if ok {
+					t.Put(msg.Header)
+				}
+				if r.content != "" {
+					msg.Header[wire.HeaderContentType] = []string{r.content}
+				}
+			}
+			_ = o.conn.nc.PublishMsg(msg)
 		}
 	}
 }

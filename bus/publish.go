@@ -55,7 +55,7 @@ func repeatable(h nats.Header) bool {
 // mayPublish checks subject against the grant. Parked events go to the one place that every service may write to.
 func (c *Conn) mayPublish(subject string) error {
 	g := c.cfg.Grant
-	if wire.Covers(wire.DeadStream+"."+g.Service+".>", subject) {
+	if wire.Covers(wire.DeadStream+"."+g.Service+".>", subject) || wire.Covers(wire.RetryStream+"."+g.Service+".>", subject) {
 		return nil
 	}
 	for _, kind := range g.Enqueues {

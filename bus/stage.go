@@ -27,6 +27,8 @@ type StageConfig struct {
 	Timeout       time.Duration // of one try of one event; default 30s
 	Drain         time.Duration // how long handlers may go on after the stop; default 8s, within the manifest's default stop grace of 10s
 
+	Use []Middleware // around the handler, the first outermost
+
 	// Settle, when set, is called after the handler is done with a frame's events and before the frame is acknowledged,
 	// for handlers that hand events on and learn later whether they got there. first names the frame's first event. An
 	// error has the whole frame delivered again. ctx ends when the Stage's Drain is over.
@@ -83,6 +85,7 @@ type rawEvent struct {
 	subject string
 	time    time.Time
 	attempt int
+	returns int
 	data    []byte
 	content string      // content type that the message states
 	header  nats.Header // of the message
@@ -109,10 +112,17 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 		var e Event[T] // one a worker: a variable of each call would be allocated each time
 		frame := uint64(0)
 		fresh := !passesThrough[T](topic.opts) // a decoder adds to what is there
+		var to *Out
+		work := Work{Kind: "stage", Name: topic.subject}
+		var use HandleFunc
+		if len(cfg.Use) > 0 {
+			use = Wrap(cfg.Use, func(ctx context.Context) error { return fn(ctx, e, to) })
+		}
 		return func(ctx context.Context, r *rawEvent, out *Out) error {
 			if r.frame != frame { // writing less also means fewer write barriers while garbage is collected
 				frame = r.frame
 				e.ID, e.Subject, e.Time, e.header = r.id, r.subject, r.time, r.header
+				e.Returns = r.returns
 			}
 			e.ID.Index, e.Attempt, e.Data = r.id.Index, r.attempt, r.data
 			if fresh {
@@ -120,6 +130,10 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 			}
 			if err := decode(topic.opts, r.content, r.data, &e.Value); err != nil {
 				return err
+			}
+			if use != nil {
+				to, work.Subject, work.Event, work.Attempt = out, r.subject, r.id, r.attempt
+				return use(ctx, &work)
 			}
 			return fn(ctx, e, out)
 		}

@@ -34,6 +34,7 @@ type WatchConfig struct {
 	Full    Policy        // what happens to an event beyond these; default DropOldest
 	Timeout time.Duration // of one event; default 30s
 	Drain   time.Duration // how long handlers may go on after the stop; default 8s
+	Use     []Middleware  // around the handler, the first outermost
 }
 
 func (c WatchConfig) withDefaults() WatchConfig {
@@ -77,16 +78,20 @@ func (t Topic[T]) Watch(conn *Conn, fn WatchFunc[T], cfg WatchConfig) *Watcher {
 		handle: func() func(context.Context, *nats.Msg) error {
 			var zero T
 			var e Event[T]
+			work := Work{Kind: "watch", Name: t.subject, Attempt: 1}
+			use := Wrap(cfg.Use, func(ctx context.Context) error { return fn(ctx, e) })
 			return func(ctx context.Context, m *nats.Msg) error {
 				e.Subject, e.Time, e.Attempt, e.Data, e.Value = m.Subject, time.Now(), 1, m.Data, zero
 				content := ""
 				if e.header = m.Header; m.Header != nil {
 					content = wire.ContentType(m.Header)
+					ctx = Continue(ctx, m.Header)
 				}
 				if err := decode(t.opts, content, m.Data, &e.Value); err != nil {
 					return err
 				}
-				return fn(ctx, e)
+				work.Subject = m.Subject
+				return use(ctx, &work)
 			}
 		},
 	}

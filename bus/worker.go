@@ -11,6 +11,7 @@ import (
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
 )
 
 // worker handles one frame at a time. Its buffers are reused from frame to frame, so nothing of a frame may be kept.
@@ -20,9 +21,12 @@ type worker struct {
 	out   *Out
 	raw   []byte // decompressed events
 
-	event rawEvent  // in hand
-	limit deadline  // of one try
-	sick  *sickKeys // of the partition in hand, or nil
+	event  rawEvent   // in hand
+	first  int        // index of the frame's first event
+	traces traces     // of the frame; most have none
+	trace  wire.Trace // of the event in hand
+	limit  deadline   // of one try
+	sick   *sickKeys  // of the partition in hand, or nil
 }
 
 func newWorker(s *Stage) *worker {
@@ -68,6 +72,12 @@ func (w *worker) handle(work context.Context, h *held) {
 	if h.feed.stream == wire.RetryStream && !s.owns(f) {
 		s.held.end(s.conn, h, notMine)
 		return
+	}
+	if h.feed.stream == wire.RetryStream {
+		if wait := early(f.Header); wait > 0 {
+			s.held.end(s.conn, h, fmt.Sprintf(`-NAK {"delay": %d}`, wait.Nanoseconds()))
+			return
+		}
 	}
 	w.out.beginFrame(h.feed.js, f)
 	done := w.events(work, f, h)
@@ -134,8 +144,11 @@ func (w *worker) events(work context.Context, f *Frame, h *held) bool {
 	}
 	if h.feed.stream == wire.RetryStream {
 		w.event.id, w.event.subject = retried(f)
+		w.event.returns, _ = strconv.Atoi(f.Header.Get(wire.HeaderReturns)) // none: 0
 	}
+	w.traces = tracesOf(f.Header, f.Len())
 	first := w.event.id.Index
+	w.first, w.out.trace = first, wire.Trace{}
 	w.out.id = w.event.id
 	for next := 0; ; next++ {
 		var err error
@@ -161,7 +174,11 @@ func (w *worker) run(work context.Context, f *Frame, first, next int) (i int, er
 	for i = next; i < f.Len(); i++ {
 		w.event.id.Index, w.event.data = first+i, f.event(i)
 		w.out.beginEvent(first + i)
-		if err := w.try(w.limit.begin(work), &w.event, w.out); err != nil {
+		ctx := w.limit.begin(work)
+		if w.traces != nil {
+			ctx = w.traced(ctx)
+		}
+		if err := w.try(ctx, &w.event, w.out); err != nil {
 			return i, err
 		}
 	}
@@ -175,6 +192,10 @@ func (w *worker) failed(work context.Context, err error) bool {
 	for {
 		err = w.judge(err)
 		w.out.rollback()
+		if l, ok := errors.AsType[*later](err); ok {
+			s.conn.counters.Retried.Add(1)
+			return w.putAside(work, l.after)
+		}
 		switch {
 		case errors.Is(err, Drop):
 			s.conn.counters.Dropped.Add(1)
@@ -183,7 +204,7 @@ func (w *worker) failed(work context.Context, err error) bool {
 			return false // it failed because of the stop, or can be tried by another instance
 		case permanent(err) || e.attempt >= s.cfg.Attempts || w.sick.has(e.data):
 			w.sick.add(e.data)
-			return w.park(work, Parked{Event: e.id, Subject: e.subject, Data: e.data, Err: err, Attempts: e.attempt, Header: e.header})
+			return w.park(work, Parked{Event: e.id, Subject: e.subject, Data: e.data, Err: err, Attempts: e.attempt, Header: w.leaving()})
 		}
 		s.conn.counters.Retried.Add(1)
 		if !sleep(work, s.cfg.Backoff<<min(e.attempt-1, 10)) {
@@ -204,13 +225,41 @@ func (w *worker) again(work context.Context) (err error) {
 			err = w.panicked(p)
 		}
 	}()
-	return w.try(w.limit.begin(work), &w.event, w.out)
+	ctx := w.limit.begin(work)
+	if w.traces != nil {
+		ctx = w.traced(ctx)
+	}
+	return w.try(ctx, &w.event, w.out)
+}
+
+// traced puts the event in hand, and what it sends, into its trace with a span of their own.
+func (w *worker) traced(ctx context.Context) context.Context {
+	t, ok := w.traces.of(w.event.id.Index - w.first)
+	if !ok {
+		w.trace, w.out.trace = wire.Trace{}, wire.Trace{}
+		return ctx
+	}
+	w.trace = t.Child()
+	w.out.trace = w.trace
+	return WithTrace(ctx, w.trace)
+}
+
+// leaving returns the headers that go with the event in hand to where it is parked or put aside.
+func (w *worker) leaving() nats.Header {
+	h := keep(w.event.header)
+	if w.traces != nil && w.trace.Valid() {
+		if h == nil {
+			h = nats.Header{}
+		}
+		w.trace.Put(h)
+	}
+	return h
 }
 
 // judge ends the time of a failed try and says by what code it failed: a handler that overran reports whatever its
 // context's end led to.
 func (w *worker) judge(err error) error {
-	if w.limit.over() && fault.Code(err) != CodePanic && !permanent(err) && !errors.Is(err, Drop) {
+	if w.limit.over() && fault.Code(err) != CodePanic && !permanent(err) && !errors.Is(err, Drop) && !isLater(err) {
 		return &fault.Error{Code: CodeTimeout, What: w.limit.overrun.Error(), Err: err}
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go/jetstream"
@@ -70,7 +71,7 @@ func (w *Worker[T]) attempt(work context.Context, msg jetstream.Msg) {
 		return
 	}
 	if t.Args, err = w.kind.decode(msg.Data()); err == nil {
-		err = w.call(limited, t)
+		err = w.call(bus.Continue(limited, msg.Headers()), t)
 	}
 	w.settle(work, limited, msg, meta, t, err)
 }
@@ -102,7 +103,12 @@ func (w *Worker[T]) call(ctx context.Context, t Task[T]) (err error) {
 			err = &fault.Error{Code: CodePanic, What: fmt.Sprintf("the handler panicked: %v", p), Where: "task " + t.Kind, Fix: "see the stack in the service's log"}
 		}
 	}()
-	return w.fn(ctx, t)
+	if len(w.cfg.Use) == 0 {
+		return w.fn(ctx, t)
+	}
+	return bus.Wrap(w.cfg.Use, func(ctx context.Context) error { return w.fn(ctx, t) })(ctx, &bus.Work{
+		Kind: "task", Name: t.Kind, Subject: wire.TaskSubject(t.Kind), Attempt: t.Attempt,
+	})
 }
 
 // settle tells the broker how the attempt ended.
@@ -148,7 +154,7 @@ func (w *Worker[T]) finish(work context.Context, msg jetstream.Msg, t Task[T]) {
 func (w *Worker[T]) bury(work context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata, t Task[T], cause error) {
 	err := retry(work, func(ctx context.Context) error {
 		return storeDead(ctx, w.conn, dead{
-			id: eventID(meta), task: t.ID, subject: msg.Subject(), data: msg.Data(), attempts: t.Attempt, err: cause,
+			id: eventID(meta), task: t.ID, subject: msg.Subject(), data: msg.Data(), attempts: t.Attempt, err: cause, header: msg.Headers(),
 		})
 	})
 	if err != nil {

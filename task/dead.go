@@ -25,6 +25,7 @@ type dead struct {
 	data     []byte
 	attempts int
 	err      error
+	header   nats.Header // of the task
 }
 
 // storeDead stores d under a subject of its own, once for ever: a second time is refused by the broker and is no error.
@@ -38,6 +39,11 @@ func storeDead(ctx context.Context, c *bus.Conn, d dead) error {
 		wire.HeaderError:                    {oneLine(d.err.Error())},
 		wire.HeaderAttempts:                 {strconv.Itoa(d.attempts)},
 		wire.HeaderTime:                     {time.Now().UTC().Format(time.RFC3339Nano)},
+	}
+	for name, values := range d.header {
+		if wire.Stays(name) {
+			header[name] = values
+		}
 	}
 	_, err := c.PublishFrame(ctx, wire.DeadSubject(c.Grant().Service, d.id), header, d.data)
 	switch {

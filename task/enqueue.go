@@ -64,6 +64,7 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 			Where: "task " + k.name, Fix: "store the data elsewhere and enqueue its address",
 		}
 	}
+	bus.PutTrace(ctx, msg.Header, 0)
 	if _, err := c.PublishFrame(ctx, msg.Subject, msg.Header, msg.Data); err != nil {
 		return "", fmt.Errorf("enqueue task %s: %w", k.name, err)
 	}

@@ -36,6 +36,8 @@ type WorkerConfig struct {
 	Concurrency int           // tasks at once; default 4
 	DrainGrace  time.Duration // how long running handlers may go on after the stop; default 8s
 	Logger      *slog.Logger  // nil discards
+
+	Use []bus.Middleware // around the handler, the first outermost
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {

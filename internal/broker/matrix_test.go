@@ -34,9 +34,9 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	me := g.Service + ".1"
 	if action == broker.Subscribe {
 		hears := len(g.Watches) > 0 && strings.HasPrefix(subject, "prices.eu.")
-		return hears || slices.Contains(g.Serves, subject) || strings.HasPrefix(subject, "_INBOX."+me+".")
+		return hears || slices.Contains(g.Serves, strings.TrimPrefix(subject, "hozo.every.")) || strings.HasPrefix(subject, "_INBOX."+me+".")
 	}
-	if subject == "hozo.report."+me || subject == "hozo.renew."+me || slices.Contains(g.Calls, subject) {
+	if subject == "hozo.report."+me || subject == "hozo.renew."+me || slices.Contains(g.Calls, strings.TrimPrefix(subject, "hozo.every.")) {
 		return true
 	}
 	if strings.HasPrefix(subject, "prices.") {
@@ -55,6 +55,9 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	reads := len(g.Consumes) > 0
 	if strings.HasPrefix(subject, "hozo.dlq."+g.Service+".") {
 		return reads || len(g.Handles) > 0
+	}
+	if strings.HasPrefix(subject, "hozo.retry."+g.Service+".") { // to be tried later
+		return slices.ContainsFunc(g.Consumes, func(s wire.Source) bool { return !s.Ordered })
 	}
 	// What is left are requests about streams: $JS.API.<what>.<stream>[.<consumer>…] and $JS.ACK.<stream>.<consumer>.…
 	stream, consumer, what := jsParts(subject)
@@ -94,7 +97,7 @@ var jsVerbs = []string{
 func matrixSubjects(services []wire.Grant) []string {
 	all := []string{
 		"raw", "raw.x", "raw.in.p1", "raw.in.p1.x", "events", "events.a", "events.a.x", "events.b", "events.b.x", "events.b.x.y", "other", "price.quote", "price.change", "prices", "prices.x", "prices.eu.x", "prices.>", "prices.eu.>",
-		"hozo.task.mail.send", "hozo.task.mail.drop", "hozo.report.>", "hozo.renew.>", "hozo.retry.stage.raw.1.0", "hozo.dlq.nobody.raw.1.0",
+		"hozo.every.price.quote", "hozo.every.price.change", "hozo.every.>", "hozo.task.mail.send", "hozo.task.mail.drop", "hozo.report.>", "hozo.renew.>", "hozo.retry.stage.raw.1.0", "hozo.dlq.nobody.raw.1.0",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.>", "$SRV.PING", "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
 		"$JS.FC.raw", "$KV.x", "$O.x", "_INBOX.>", "_INBOX.other.1.x", "_R_.x", ">", "*", "raw.>", "events.>", "hozo.>",
 	}

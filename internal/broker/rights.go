@@ -46,6 +46,9 @@ func RightsOf(g wire.Grant) []Right {
 		}
 		all.add(Publish, key, item, "park what cannot be handled", wire.DeadStream+"."+g.Service+".>")
 		all.add(Publish, key, item, "look whether there is room", "$JS.API.STREAM.INFO."+wire.StreamName(wire.DeadStream))
+		if slices.ContainsFunc(g.Consumes, func(s wire.Source) bool { return !s.Ordered }) {
+			all.add(Publish, key, item, "put aside what is to be tried later", wire.RetryStream+"."+g.Service+".>")
+		}
 	}
 	all.handles(g.Handles)
 	all.enqueues(g.Enqueues)

@@ -143,6 +143,7 @@ func (in *ingest) storePart(ctx context.Context, st *ingestStream, subject strin
 		batchHeader += "/" + strconv.FormatUint(have.first, 10)
 	}
 	header[wire.HeaderBatch] = []string{batchHeader}
+	bus.PutTrace(ctx, header, p.events)
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
 	ack, err := in.conn.PublishFrame(ctx, subject, header, builder.Frame())
