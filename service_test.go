@@ -139,7 +139,7 @@ func TestStopDrainsHTTPAndMessagesAsOneUnit(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	testkit.Wait(t, helperEnded)
-	stream, err := b.JS.Stream(testkit.Context(t), wire.StreamName(wire.TaskStream))
+	stream, err := b.JS.Stream(testkit.Context(t), wire.StreamName(wire.QueueStream(packing.Name())))
 	if err != nil {
 		t.Fatal(err)
 	}

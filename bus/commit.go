@@ -100,11 +100,25 @@ func notCommitted(js string, err error) error {
 	}
 }
 
+// CommitStored returns once what was stored on subject as seq is on disk, if that is what its stream promises to this
+// service. link is as for Commit.
+func (c *Conn) CommitStored(ctx context.Context, subject string, seq, link uint64) error {
+	js, must := c.commitsOn(subject)
+	if !must {
+		return nil
+	}
+	return c.commit(ctx, js, seq, link)
+}
+
 // commitsOn reports whether what is stored on subject must be on disk before it counts as stored, and the stream's
 // JetStream name. Parked events, retried ones and tasks must be when anything that this service reads or writes must:
 // they stand for such events.
 func (c *Conn) commitsOn(subject string) (js string, must bool) {
-	for _, platform := range []string{wire.DeadStream, wire.RetryStream, wire.TaskStream} {
+	if rest, isTask := strings.CutPrefix(subject, wire.TaskStream+"."); isTask {
+		queue, _, _ := strings.Cut(rest, ".")
+		return wire.StreamName(wire.QueueStream(queue)), c.powerful
+	}
+	for _, platform := range []string{wire.DeadStream, wire.RetryStream, wire.RecordStream} {
 		if strings.HasPrefix(subject, platform+".") {
 			return wire.StreamName(platform), c.powerful
 		}

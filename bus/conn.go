@@ -66,6 +66,8 @@ type Conn struct {
 	publishers []*Publisher             // all of them, to drain on Close
 	byTopic    map[sharedKey]*Publisher // those of Topic.Publish
 	closed     bool
+	attached   map[any]any
+	posts      *posts
 }
 
 // Connect connects to the bus. It tries until the bus answers or ctx ends; then the error is a fault bus/unavailable.
@@ -147,6 +149,7 @@ func (c *Conn) options() []nats.Option {
 		nats.ReconnectHandler(func(*nats.Conn) {
 			c.log.Info("bus connection is back")
 			c.denials.forget()
+			c.failPosts()
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.reconnects++
@@ -208,6 +211,7 @@ func (c *Conn) Close(ctx context.Context) error {
 		}
 	}
 	c.nc.Close()
+	c.failPosts()
 	return errors.Join(errs...)
 }
 

@@ -74,6 +74,9 @@ func newOut(c *Conn) *Out {
 	return &Out{conn: c, limit: c.maxEventBytes(), routes: make(map[outKey]*outRoute)}
 }
 
+// Conn returns the connection that the output goes to.
+func (o *Out) Conn() *Conn { return o.conn }
+
 // EventID names the event in hand: the deterministic base of ids that handlers make.
 func (o *Out) EventID() wire.EventID { return o.id }
 

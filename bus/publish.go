@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/hozo-dev/hozo/fault"
@@ -58,8 +59,11 @@ func (c *Conn) mayPublish(subject string) error {
 	if wire.Covers(wire.DeadStream+"."+g.Service+".>", subject) || wire.Covers(wire.RetryStream+"."+g.Service+".>", subject) {
 		return nil
 	}
-	for _, kind := range g.Enqueues {
-		if subject == wire.TaskSubject(kind) {
+	for _, kind := range slices.Concat(g.Enqueues, g.Handles) {
+		if wire.Covers(wire.RecordStream+".*."+wire.StreamName(kind)+".*", subject) {
+			return nil
+		}
+		if tasks := wire.TaskStream + "." + wire.StreamName(g.QueueOf(kind).Name); wire.Covers(tasks+".*."+wire.StreamName(kind)+".>", subject) {
 			return nil
 		}
 	}

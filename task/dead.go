@@ -14,38 +14,38 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxErrorBytes bounds the error text in a dead letter's header: enough for the cause, small beside the arguments.
+// maxErrorBytes bounds the error text in a header: enough for the cause, small beside the arguments.
 const maxErrorBytes = 1024
 
-// dead is a task on its way to hozo.dlq.
-type dead struct {
-	id       wire.EventID // its place in the queue
-	task     string       // its own id
-	subject  string
-	data     []byte
+// letter is a task on its way to hozo.dlq.
+type letter struct {
+	delivery
+	queue    string
 	attempts int
-	err      error
-	header   nats.Header // of the task
+	code     string
+	err      string
 }
 
 // storeDead stores d under a subject of its own, once for ever: a second time is refused by the broker and is no error.
-func storeDead(ctx context.Context, c *bus.Conn, d dead) error {
+func storeDead(ctx context.Context, c *bus.Conn, d letter) error {
+	id := wire.EventID{Stream: wire.QueueStream(d.queue), Seq: d.seq}
 	header := nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {"0"},
-		wire.HeaderSource:                   {d.id.String()},
-		wire.HeaderTaskID:                   {d.task},
-		wire.HeaderSubject:                  {d.subject},
-		wire.HeaderCode:                     {codeOf(d.err)},
-		wire.HeaderError:                    {oneLine(d.err.Error())},
+		wire.HeaderSource:                   {id.String()},
+		wire.HeaderTaskID:                   {d.id},
+		wire.HeaderSubject:                  {d.msg.Subject},
+		wire.HeaderCode:                     {d.code},
+		wire.HeaderError:                    {oneLine(d.err)},
 		wire.HeaderAttempts:                 {strconv.Itoa(d.attempts)},
+		wire.HeaderCopy:                     {strconv.Itoa(d.copy)},
 		wire.HeaderTime:                     {time.Now().UTC().Format(time.RFC3339Nano)},
 	}
-	for name, values := range d.header {
+	for name, values := range d.msg.Header {
 		if wire.Stays(name) {
 			header[name] = values
 		}
 	}
-	_, err := c.PublishFrame(ctx, wire.DeadSubject(c.Grant().Service, d.id), header, d.data)
+	_, err := c.PublishFrame(ctx, wire.DeadSubject(c.Grant().Service, id), header, d.msg.Data)
 	switch {
 	case err == nil:
 		c.Counters().Parked.Add(1)

@@ -3,25 +3,31 @@
 //
 //	var Thumbnail = task.NewKind[Image]("image.thumbnail", task.Config{})
 //
-//	id, err := Thumbnail.Enqueue(ctx, conn, Image{Path: "a.png"})  // from an HTTP handler: stored when it returns
+//	h, err := Thumbnail.Enqueue(ctx, conn, Image{Path: "a.png"})   // from an HTTP handler: stored when it returns
 //	err := Thumbnail.EnqueueFrom(out, Image{Path: "a.png"})        // from a stage: stored before its event is acknowledged
+//	h, err := Thumbnail.Enqueue(ctx, conn, img, task.In(time.Hour), task.Unique(img.Path), task.WithPriority(task.Low))
 //
 //	worker := task.NewWorker(conn, Thumbnail, func(ctx context.Context, t task.Task[Image]) error { … }, task.WorkerConfig{})
 //
+// A kind whose tasks have a result is made by [NewResultKind], and its handle waits for the result. [NewBatchWorker] hands
+// many tasks to one call.
+//
 // # Delivery
 //
-// A task is run at least once: until its handler has returned nil and the broker has confirmed that it knows. A worker
-// that dies, hangs or is cut off loses its tasks to others after about five seconds. So a handler must be harmless when
-// it is run twice; [Task].ID is the same every time and is what to remember a done task by.
+// A task is run at least once: until its handler has returned nil and the broker knows. A worker that dies, hangs or is cut
+// off loses its tasks to others after about five seconds; one that works is left alone, however long it takes. So a
+// handler must be harmless when it is run twice; [Task].ID is the same every time and is what to remember a done task by.
+// With Keep in its [Config] a kind records how each task ended before the task leaves the queue, at most once for each:
+// a worker that was stopped and comes back too late can neither overwrite the result nor have the task run again.
 //
-// An error has the task run again later, after Backoff, twice as long after each failure up to MaxBackoff. A task whose
-// handler fails for the last of its Attempts, or that returns [Reject], is a dead letter: it is stored in hozo.dlq,
-// once, with why, and leaves the queue. Tasks that wait for their next attempt keep their place among the 4096 that one
-// kind may have in hand: when so many fail at once, fresh ones wait until some are done or dead.
+// An error has the task run again later, after Backoff, twice as long after each failure up to MaxBackoff. It waits in the
+// broker and holds up nothing. A task whose handler fails for the last of its Attempts, or that returns [Reject], or whose
+// worker has died with it Crashes times, is a dead letter: it is stored in hozo.dlq, once, with why, and leaves the queue.
+// [Snooze] has it run again without an attempt spent.
 //
 // # Limits
 //
-// Tasks of one kind are started in the order in which they were stored, but several run at once and failed ones come
-// later: no order may be relied on. All tasks share the stream hozo.task (1 GiB); beyond, enqueuing fails with
-// bus/stream-full.
+// Tasks of one kind and priority are started in the order in which they were stored, but several run at once and failed
+// ones come later: no order may be relied on. A queue holds a million tasks unless its max says otherwise; beyond,
+// enqueuing fails with task/queue-full. Decision 0019 says what each guarantee costs and what is left after a crash.
 package task

@@ -53,7 +53,7 @@ func TestStopGivesBackWhatOutlivesTheGrace(t *testing.T) {
 		return nil
 	}, task.WorkerConfig{}))
 	begin := time.Now()
-	if one := testkit.Wait(t, started); one.Attempt != 2 {
+	if one := testkit.Wait(t, started); one.Attempt != 1 {
 		t.Errorf("given back: %+v", one)
 	}
 	if waited := time.Since(begin); waited > 4*time.Second {

@@ -18,10 +18,10 @@ func TestEnqueueStoresOneTaskAnID(t *testing.T) {
 	w := newWorld(t)
 	ctx := testkit.Context(t)
 	kind := task.NewKind[image](kindName, task.Config{})
-	for range 3 {
-		id, err := kind.Enqueue(ctx, w.conn, image{"a.png"}, task.ID("a"))
-		if err != nil || id != "a" {
-			t.Fatalf("Enqueue = %q, %v", id, err)
+	for i := range 3 {
+		h, err := kind.Enqueue(ctx, w.conn, image{"a.png"}, task.ID("a"))
+		if err != nil || h.ID != "a" || h.Duplicate != (i > 0) {
+			t.Fatalf("Enqueue = %+v, %v", h, err)
 		}
 	}
 	first, err := kind.Enqueue(ctx, w.conn, image{"a.png"})
@@ -32,8 +32,8 @@ func TestEnqueueStoresOneTaskAnID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if first == second {
-		t.Errorf("two tasks have the id %s", first)
+	if first.ID == second.ID {
+		t.Errorf("two tasks have the id %s", first.ID)
 	}
 	if n := w.queued(t); n != 3 {
 		t.Errorf("%d tasks are queued, want 3", n)

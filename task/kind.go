@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hozo-dev/hozo/fault"
-	"github.com/hozo-dev/hozo/wire"
 )
 
 // Defaults of Config.
@@ -16,6 +15,8 @@ const (
 	DefaultBackoff    = time.Second     // a blip is over by then
 	DefaultMaxBackoff = 5 * time.Minute // what was down an hour is used again within five minutes
 	DefaultTimeout    = 5 * time.Minute // longer work should be cut into several tasks
+	DefaultCrashes    = 3               // one crash may be another task's fault, two are bad luck
+	DefaultMax        = 1_000_000       // tasks in a queue: some 200 MB on disk, 300 MB of the broker's memory
 )
 
 // Codes of this package's faults.
@@ -28,6 +29,13 @@ const (
 	CodePanic       = "task/panic"       // the handler panicked
 	CodeTimeout     = "task/timeout"     // the handler overran Config.Timeout
 	CodeInterrupted = "task/interrupted" // no attempt ever ended: the task seems to end its worker
+	CodeQueueFull   = "task/queue-full"  // the queue is at its bound
+	CodeBadOption   = "task/bad-option"  // an option that cannot be
+	CodeBadHeader   = "task/bad-header"  // a stored task whose headers cannot be read
+	CodeCancelled   = "task/cancelled"   // somebody cancelled the task
+	CodeExpired     = "task/expired"     // nobody began the task in time
+	CodeDead        = "task/dead"        // the task was given up
+	CodeUnknown     = "task/unknown"     // nothing is known of the task, or no longer
 )
 
 // Config says how tasks of a Kind are tried. The zero value is ready for production.
@@ -36,6 +44,11 @@ type Config struct {
 	Backoff    time.Duration // before the second try; doubles each time; default 1s
 	MaxBackoff time.Duration // most it grows to; default 5m
 	Timeout    time.Duration // of one try; default 5m
+	Crashes    int           // starts in a row of which no end is known before the task is given up; default 3
+	// Keep is how long what became of a task is kept: its state, its error, its result. Zero keeps nothing, which is
+	// fastest: a task then costs one message and one acknowledgement. With Keep its end is recorded before it is
+	// acknowledged, on condition that nobody else has recorded one: at most once for each task while the record is kept.
+	Keep time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -43,6 +56,8 @@ func (c Config) withDefaults() Config {
 	c.Backoff = cmp.Or(max(c.Backoff, 0), DefaultBackoff)
 	c.MaxBackoff = max(cmp.Or(max(c.MaxBackoff, 0), DefaultMaxBackoff), c.Backoff)
 	c.Timeout = cmp.Or(max(c.Timeout, 0), DefaultTimeout)
+	c.Crashes = cmp.Or(max(c.Crashes, 0), DefaultCrashes)
+	c.Keep = max(c.Keep, 0)
 	return c
 }
 
@@ -59,9 +74,6 @@ func NewKind[T any](name string, cfg Config) Kind[T] { return Kind[T]{name, cfg.
 
 // Name returns the name.
 func (k Kind[T]) Name() string { return k.name }
-
-// durable is the JetStream consumer that the platform made for the kind.
-func (k Kind[T]) durable() string { return wire.StreamName(k.name) }
 
 func (k Kind[T]) encode(args T) ([]byte, error) {
 	switch b := any(args).(type) {

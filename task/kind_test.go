@@ -27,7 +27,7 @@ func TestDelayDoublesUpToItsMostAndIsSpread(t *testing.T) {
 
 func TestZeroConfigIsTheDocumentedOne(t *testing.T) {
 	t.Parallel()
-	want := Config{Attempts: 10, Backoff: time.Second, MaxBackoff: 5 * time.Minute, Timeout: 5 * time.Minute}
+	want := Config{Attempts: 10, Backoff: time.Second, MaxBackoff: 5 * time.Minute, Timeout: 5 * time.Minute, Crashes: 3}
 	if got := (Config{}).withDefaults(); got != want {
 		t.Errorf("defaults are %+v, want %+v", got, want)
 	}

@@ -2,8 +2,10 @@ package task_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -111,7 +113,7 @@ func runs[T any](t *testing.T, w *task.Worker[T]) *running {
 // queued counts the tasks in the queue, waiting or in hand.
 func (w *world) queued(t *testing.T) int {
 	t.Helper()
-	return int(w.info(t, wire.TaskStream).State.Msgs)
+	return int(w.info(t, wire.QueueStream(kindName)).State.Msgs)
 }
 
 // waitQueued waits until n tasks are in the queue.
@@ -158,4 +160,18 @@ func (w *world) waitDead(t *testing.T) *jetstream.RawStreamMsg {
 		t.Fatalf("there are %d dead letters", len(all))
 	}
 	return all[0]
+}
+
+// child starts this test as another program, with a grant of its own.
+func (w *world) child(t *testing.T, name string, env ...string) *testkit.Process {
+	t.Helper()
+	grant, err := json.Marshal(w.grant(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "grant.json")
+	if err := os.WriteFile(path, grant, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return testkit.Start(t, name, append(env, wire.EnvBus+"="+w.URL, wire.EnvGrant+"="+path)...)
 }

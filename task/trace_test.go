@@ -117,7 +117,7 @@ func TestOneTraceSpansEveryHop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, filter := range []string{"hozo.dlq.flow.mid.>", "hozo.dlq.flow.hozo_task.>"} {
+	for _, filter := range []string{"hozo.dlq.flow.mid.>", "hozo.dlq.flow.hozo_tasks_flow_task.>"} {
 		letter, err := dead.GetLastMsgForSubject(testkit.Context(t), filter)
 		if err != nil {
 			t.Fatalf("%s: %v", filter, err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -29,6 +30,7 @@ type Grant struct {
 	Watches  []string        `json:"watches,omitempty"`  // live subject patterns that every instance of it may hear
 	Handles  []string        `json:"handles,omitempty"`  // task kinds that this service runs
 	Enqueues []string        `json:"enqueues,omitempty"` // task kinds that this service may enqueue
+	Queues   []TaskQueue     `json:"queues,omitempty"`   // queues of these kinds; a kind in none has one of its own name
 	Serves   []string        `json:"serves,omitempty"`   // request subjects that this service answers
 	Calls    []string        `json:"calls,omitempty"`    // request subjects that this service may ask
 	Config   json.RawMessage `json:"config,omitempty"`   // settings of a built-in service
@@ -73,4 +75,14 @@ func ReadGrant(path string) (Grant, error) {
 		return g, fmt.Errorf("grant %s has version %d, this build reads version %d", path, g.Version, GrantVersion)
 	}
 	return g, nil
+}
+
+// QueueOf returns the queue of a kind.
+func (g Grant) QueueOf(kind string) TaskQueue {
+	for _, q := range g.Queues {
+		if slices.Contains(q.Kinds, kind) {
+			return q
+		}
+	}
+	return TaskQueue{Name: kind, Kinds: []string{kind}}
 }

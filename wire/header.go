@@ -11,12 +11,12 @@ const (
 	HeaderSubject  = "Hozo-Subject"   // original subject of a parked or retried event
 	HeaderCode     = "Hozo-Code"      // fault code of why an event was parked
 	HeaderError    = "Hozo-Error"     // why an event was parked, one line
-	HeaderAttempts = "Hozo-Attempts"  // how often it was tried
+	HeaderAttempts = "Hozo-Attempts"  // how often it was tried; on a task: how many of its attempts have failed
 	HeaderTime     = "Hozo-Time"      // when, RFC 3339
 	HeaderEpoch    = "Hozo-Epoch"     // of the owner of a partition that stored it; it grows with each owner
 	HeaderReturns  = "Hozo-Returns"   // how often an event was put aside to be tried later
 	HeaderNotUntil = "Hozo-Not-Until" // when such an event is to be tried, RFC 3339
-	HeaderTaskID   = "Hozo-Task"      // id of a task, stable over its attempts: its idempotency key
+	HeaderTaskID   = "Hozo-Task"      // id of a task in a dead letter, stable over its attempts: its idempotency key
 )
 
 // HTTP headers of the ingest protocol. A producer numbers its batches from 1 upwards and sends batch n+1 only after

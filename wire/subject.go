@@ -9,7 +9,6 @@ import (
 const (
 	DeadStream  = "hozo.dlq"   // parked events and dead tasks: hozo.dlq.<service>.<JetStream name>.<sequence>.<index>
 	RetryStream = "hozo.retry" // parked events on their way back to one service: hozo.retry.<service>.<JetStream name>.<sequence>.<index>
-	TaskStream  = "hozo.task"  // queued tasks: hozo.task.<kind>
 
 	ReportSubject = "hozo.report" // core subject of Reports: hozo.report.<service>.<instance>
 	RenewSubject  = "hozo.renew"  // core subject of Renewals: hozo.renew.<user>
@@ -35,9 +34,6 @@ func RetrySubject(service string, id EventID) string {
 
 // EverySubject is where a request on the call's subject reaches every instance that serves it, and not one of them.
 func EverySubject(call string) string { return "hozo.every." + call }
-
-// TaskSubject is where tasks of kind wait.
-func TaskSubject(kind string) string { return TaskStream + "." + kind }
 
 // Covers reports whether every subject that matches sub also matches pattern, by NATS's token rules: "*" stands for
 // one token and a final ">" for one or more.

@@ -90,7 +90,6 @@ func TestSubjectsOfOneEvent(t *testing.T) {
 	for got, want := range map[string]string{
 		wire.DeadSubject("mail", id):  "hozo.dlq.mail.events_raw.17.3",
 		wire.RetrySubject("mail", id): "hozo.retry.mail.events_raw.17.3",
-		wire.TaskSubject("thumb"):     "hozo.task.thumb",
 		wire.StreamName("events.raw"): "events_raw",
 	} {
 		if got != want {

@@ -10,10 +10,11 @@ import (
 )
 
 // Layout is every stream and consumer that a project declares. The platform's own streams (wire.DeadStream,
-// wire.RetryStream and wire.TaskStream) belong to every layout and are not listed; their consumers are.
+// wire.RetryStream and wire.RecordStream) belong to every layout and are not listed; their consumers are.
 type Layout struct {
 	Streams   []StreamSpec
 	Consumers []ConsumerSpec
+	Queues    []QueueSpec
 }
 
 // StreamSpec is one stream of the manifest.
@@ -34,6 +35,7 @@ type ConsumerSpec struct {
 	Subjects []string // filter; empty means everything
 	Ordered  bool     // read in order and acknowledged cumulatively
 	Foreign  bool     // read by a client that does not say "in progress"
+	tasks    bool     // hands out tasks
 }
 
 // Consumers are the consumers that src is read by: one, or one for each partition.
@@ -51,10 +53,9 @@ const (
 
 	// The platform's streams are bounded by messages and not by bytes: JetStream reserves a stream's bytes when it is
 	// made, and a reservation for what is empty most of the time would refuse the user's own streams on a small disk.
-	// A million parked events are a mistake in a program and not in events; a million waiting tasks are a busy hour.
+	// A million parked events are a mistake in a program and not in events.
 	deadMaxMsgs  = 1_000_000
 	retryMaxMsgs = 1_000_000
-	taskMaxMsgs  = 10_000_000
 
 	defaultDedupe  = 2 * time.Minute // JetStream's own default
 	platformDedupe = 10 * time.Minute
@@ -115,14 +116,11 @@ func platformStreams() []jetstream.StreamConfig {
 	dead.DiscardNewPerSubject = true
 	retry := StreamSpec{Name: wire.RetryStream, Keep: retryKeep, Dedupe: platformDedupe}.StreamConfig()
 	retry.MaxMsgs = retryMaxMsgs
-	task := StreamSpec{Name: wire.TaskStream, Dedupe: platformDedupe}.StreamConfig()
-	task.MaxMsgs = taskMaxMsgs
-	task.Retention = jetstream.WorkQueuePolicy // a task is deleted when it is done
 	owner := StreamSpec{Name: wire.OwnerStream, Dedupe: platformDedupe}.StreamConfig()
 	owner.MaxMsgsPerSubject = 1 // only the last record counts
 	owner.Discard = jetstream.DiscardOld
 	owner.AllowMsgTTL = true // members that come and go are forgotten
-	return []jetstream.StreamConfig{dead, retry, task, owner}
+	return []jetstream.StreamConfig{dead, retry, owner, recordStream()}
 }
 
 // consumerConfig is the JetStream consumer of c.
@@ -138,6 +136,9 @@ func (c ConsumerSpec) consumerConfig() jetstream.ConsumerConfig {
 	}
 	if c.Foreign {
 		cfg.AckWait = foreignAckWait
+	}
+	if c.tasks {
+		cfg.AckWait, cfg.MaxAckPending = taskAckWait, taskMaxAckPending
 	}
 	if c.Ordered {
 		cfg.AckPolicy, cfg.AckWait, cfg.MaxAckPending = jetstream.AckAllPolicy, orderedAckWait, -1

@@ -34,7 +34,8 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	me := g.Service + ".1"
 	if action == broker.Subscribe {
 		hears := len(g.Watches) > 0 && strings.HasPrefix(subject, "prices.eu.")
-		return hears || slices.Contains(g.Serves, strings.TrimPrefix(subject, "hozo.every.")) || strings.HasPrefix(subject, "_INBOX."+me+".")
+		notes := subject == "hozo.tasknote.mail_send" && len(g.Handles) > 0 || subject == "hozo.taskchange.mail_send.A" && len(g.Enqueues) > 0
+		return hears || notes || slices.Contains(g.Serves, strings.TrimPrefix(subject, "hozo.every.")) || strings.HasPrefix(subject, "_INBOX."+me+".")
 	}
 	if subject == "hozo.report."+me || subject == "hozo.renew."+me || slices.Contains(g.Calls, strings.TrimPrefix(subject, "hozo.every.")) {
 		return true
@@ -42,9 +43,15 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	if strings.HasPrefix(subject, "prices.") {
 		return len(g.Live) > 0
 	}
-	kind, task := strings.CutPrefix(subject, "hozo.task.")
-	if task {
-		return slices.Contains(g.Enqueues, kind)
+	tasks := len(g.Enqueues)+len(g.Handles) > 0 // all of one kind, mail.send
+	switch subject {
+	case "hozo.tasks.mail_send.q.mail_send.2.A", "hozo.tasknote.mail_send":
+		return len(g.Enqueues) > 0
+	case "hozo.tasks.mail_send.s.mail_send.A", "hozo.record.r.mail_send.A", "hozo.record.u.mail_send.A",
+		"$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_send.A", "$JS.API.DIRECT.GET.hozo_record.hozo.record.u.mail_send.A",
+		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.q.mail_send.2.A",
+		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.s.mail_send.A":
+		return tasks
 	}
 	for _, r := range g.Publish {
 		if r.Subject == subject || strings.HasSuffix(r.Subject, ".>") && strings.HasPrefix(subject, strings.TrimSuffix(r.Subject, ">")) ||
@@ -64,10 +71,10 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	writes := slices.ContainsFunc(g.Publish, func(r wire.Route) bool { return r.Stream == stream })
 	reader := slices.ContainsFunc(g.Consumes, func(s wire.Source) bool { return s.Stream == stream }) || stream == "hozo_retry" && reads
 	ordered := slices.ContainsFunc(g.Consumes, func(s wire.Source) bool { return s.Ordered })
-	worker := stream == "hozo_task" && slices.ContainsFunc(g.Handles, func(kind string) bool { return strings.ReplaceAll(kind, ".", "_") == consumer })
+	worker := stream == "hozo_tasks_mail_send" && slices.ContainsFunc(g.Handles, func(kind string) bool { return strings.ReplaceAll(kind, ".", "_")+"@2" == consumer })
 	switch what {
 	case "STREAM.INFO":
-		return writes || reader || stream == "hozo_task" && len(g.Enqueues)+len(g.Handles) > 0 || stream == "hozo_dlq" && (reads || len(g.Handles) > 0)
+		return writes || reader || stream == "hozo_tasks_mail_send" && tasks || stream == "hozo_dlq" && (reads || len(g.Handles) > 0)
 	case "CONSUMER.INFO", "CONSUMER.MSG.NEXT", "ACK":
 		return reader && consumer == g.Service || worker
 	case "CONSUMER.CREATE", "CONSUMER.DELETE", "CONSUMER.RESET":
@@ -97,11 +104,17 @@ var jsVerbs = []string{
 func matrixSubjects(services []wire.Grant) []string {
 	all := []string{
 		"raw", "raw.x", "raw.in.p1", "raw.in.p1.x", "events", "events.a", "events.a.x", "events.b", "events.b.x", "events.b.x.y", "other", "price.quote", "price.change", "prices", "prices.x", "prices.eu.x", "prices.>", "prices.eu.>",
-		"hozo.every.price.quote", "hozo.every.price.change", "hozo.every.>", "hozo.task.mail.send", "hozo.task.mail.drop", "hozo.report.>", "hozo.renew.>", "hozo.retry.stage.raw.1.0", "hozo.dlq.nobody.raw.1.0",
+		"hozo.tasks.mail_send.q.mail_send.2.A", "hozo.tasks.mail_send.s.mail_send.A", "hozo.tasks.mail_send.q.mail_drop.2.A", "hozo.tasks.mail_drop.q.mail_drop.2.A",
+		"hozo.tasks.>", "hozo.record.r.mail_send.A", "hozo.record.u.mail_send.A", "hozo.record.r.mail_drop.A", "hozo.record.>",
+		"hozo.tasknote.mail_send", "hozo.tasknote.mail_drop", "hozo.taskchange.mail_send.A", "hozo.taskchange.mail_drop.A", "hozo.taskchange.>",
+		"$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_send.A", "$JS.API.DIRECT.GET.hozo_record.hozo.record.u.mail_send.A",
+		"$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_drop.A",
+		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.q.mail_send.2.A", "$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.s.mail_send.A",
+		"hozo.every.price.quote", "hozo.every.price.change", "hozo.every.>", "hozo.report.>", "hozo.renew.>", "hozo.retry.stage.raw.1.0", "hozo.dlq.nobody.raw.1.0",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.>", "$SRV.PING", "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
 		"$JS.FC.raw", "$KV.x", "$O.x", "_INBOX.>", "_INBOX.other.1.x", "_R_.x", ">", "*", "raw.>", "events.>", "hozo.>",
 	}
-	streams := []string{"raw", "events", "hozo_dlq", "hozo_retry", "hozo_task", "nosuch"}
+	streams := []string{"raw", "events", "hozo_dlq", "hozo_retry", "hozo_tasks_mail_send", "hozo_record", "nosuch"}
 	for _, stream := range streams {
 		for _, verb := range jsVerbs {
 			switch prefix := "$JS.API." + verb + "." + stream; {
@@ -109,12 +122,12 @@ func matrixSubjects(services []wire.Grant) []string {
 				for _, g := range services {
 					all = append(all, "$JS.ACK."+stream+"."+g.Service+".1.1.1.1.0")
 				}
-				all = append(all, "$JS.ACK."+stream+".mail_send.1.1.1.1.0")
+				all = append(all, "$JS.ACK."+stream+".mail_send@2.1.1.1.1.0")
 			case strings.HasPrefix(verb, "CONSUMER") && verb != "CONSUMER.NAMES" && verb != "CONSUMER.LIST":
 				for _, g := range services {
 					all = append(all, prefix+"."+g.Service)
 				}
-				all = append(all, prefix+".mail_send", prefix+".mine")
+				all = append(all, prefix+".mail_send@2", prefix+".mine")
 			default:
 				all = append(all, prefix)
 			}

@@ -24,13 +24,16 @@ func Provision(ctx context.Context, js jetstream.JetStream, layout Layout) error
 	for _, s := range layout.Streams {
 		configs = append(configs, s.StreamConfig())
 	}
+	for _, q := range layout.Queues {
+		configs = append(configs, q.streamConfig())
+	}
 	for _, cfg := range configs {
 		if err := provisionStream(ctx, js, cfg); err != nil {
 			return err
 		}
 	}
 	wanted := map[string][]ConsumerSpec{}
-	for _, c := range layout.Consumers {
+	for _, c := range slices.Concat(layout.Consumers, taskConsumers(layout)) {
 		name := wire.StreamName(c.Stream)
 		wanted[name] = append(wanted[name], c)
 	}
@@ -42,6 +45,11 @@ func Provision(ctx context.Context, js jetstream.JetStream, layout Layout) error
 	}
 	for stream, consumers := range wanted {
 		return fmt.Errorf("consumer %s reads stream %s, which is not in the layout", consumers[0].Durable, stream)
+	}
+	for _, q := range layout.Queues {
+		if err := SetPaused(ctx, js, q); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -109,7 +117,8 @@ func sameStream(have, want jetstream.StreamConfig) bool {
 		unlimited(have.MaxMsgs) == unlimited(want.MaxMsgs) &&
 		unlimited(have.MaxMsgsPerSubject) == unlimited(want.MaxMsgsPerSubject) &&
 		have.DiscardNewPerSubject == want.DiscardNewPerSubject && have.AllowMsgTTL == want.AllowMsgTTL &&
-		samePartitions(have, want)
+		have.AllowRollup == want.AllowRollup && have.AllowAtomicPublish == want.AllowAtomicPublish &&
+		have.AllowMsgSchedules == want.AllowMsgSchedules && samePartitions(have, want)
 }
 
 // unlimited maps the server's -1 to the zero that means the same in a request.

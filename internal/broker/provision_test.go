@@ -42,8 +42,8 @@ func testLayout() broker.Layout {
 			{Stream: "events.raw", Durable: "classify"},
 			{Stream: "events.raw", Durable: "archive", Subjects: []string{"events.raw.a", "events.raw.b"}, Ordered: true},
 			{Stream: "hozo.retry", Durable: "classify", Subjects: []string{"hozo.retry.classify.>"}},
-			{Stream: "hozo.task", Durable: "mail_send", Subjects: []string{"hozo.task.mail.send"}},
 		},
+		Queues: []broker.QueueSpec{{Name: "mail", Kinds: []string{"mail.send"}}},
 	}
 }
 
@@ -55,11 +55,11 @@ func TestProvisioningTwiceChangesNothing(t *testing.T) {
 	publishAll(t, b.JS, "events.raw.a", 5, 10)
 	ack(t, fetch(t, b.JS, "events_raw", "classify", 2)...)
 	look := func() (all []any) {
-		for _, c := range [][2]string{{"events_raw", "classify"}, {"events_raw", "archive"}, {"hozo_retry", "classify"}, {"hozo_task", "mail_send"}} {
+		for _, c := range [][2]string{{"events_raw", "classify"}, {"events_raw", "archive"}, {"hozo_retry", "classify"}, {"hozo_tasks_mail", "mail_send@2"}} {
 			info := consumerInfo(t, b.JS, c[0], c[1])
 			all = append(all, info.Created, info.Config, info.AckFloor, info.Delivered)
 		}
-		for _, name := range []string{"events_raw", "scratch", "hozo_dlq", "hozo_retry", "hozo_task"} {
+		for _, name := range []string{"events_raw", "scratch", "hozo_dlq", "hozo_retry", "hozo_record", "hozo_tasks_mail"} {
 			stream, err := b.JS.Stream(testkit.Context(t), name)
 			if err != nil {
 				t.Fatal(err)
@@ -137,8 +137,9 @@ func TestUndeclaredConsumersGoAndUndeclaredStreamsStay(t *testing.T) {
 	provision(t, b.JS, layout)
 	publishAll(t, b.JS, "events.raw", 1, 10)
 	layout.Consumers = layout.Consumers[1:2]
+	layout.Queues[0].Kinds = []string{"mail.drop"}
 	provision(t, b.JS, layout)
-	for _, c := range [][2]string{{"events_raw", "classify"}, {"hozo_retry", "classify"}, {"hozo_task", "mail_send"}} {
+	for _, c := range [][2]string{{"events_raw", "classify"}, {"hozo_retry", "classify"}, {"hozo_tasks_mail", "mail_send@2"}} {
 		if consumerInfo(t, b.JS, c[0], c[1]) != nil {
 			t.Errorf("consumer %s of %s is left", c[1], c[0])
 		}

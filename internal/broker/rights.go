@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/hozo-dev/hozo/wire"
 )
@@ -50,8 +49,8 @@ func RightsOf(g wire.Grant) []Right {
 			all.add(Publish, key, item, "put aside what is to be tried later", wire.RetryStream+"."+g.Service+".>")
 		}
 	}
-	all.handles(g.Handles)
-	all.enqueues(g.Enqueues)
+	all.handles(g)
+	all.enqueues(g)
 	for _, subject := range g.Calls {
 		all.add(Publish, "calls", subject, "ask", subject, wire.EverySubject(subject))
 	}
@@ -120,19 +119,6 @@ func (r *rights) perKey(g wire.Grant) {
 	}
 }
 
-func (r *rights) handles(kinds []string) {
-	for _, kind := range kinds {
-		r.consumer("handles", kind, wire.StreamName(wire.TaskStream), TaskDurable(kind))
-	}
-}
-
-func (r *rights) enqueues(kinds []string) {
-	for _, kind := range kinds {
-		r.add(Publish, "enqueues", kind, "queue tasks", wire.TaskSubject(kind))
-		r.add(Publish, "enqueues", kind, "look whether there is room", "$JS.API.STREAM.INFO."+wire.StreamName(wire.TaskStream))
-	}
-}
-
 // own are the rights of every instance, whatever its lines say.
 func (r *rights) own(g wire.Grant) {
 	r.add(Publish, "", "", "report on itself", wire.ReportSubject+"."+g.Service+"."+strconv.Itoa(g.Instance))
@@ -165,9 +151,6 @@ func itemOf(s wire.Source) string {
 	return s.Stream
 }
 
-// TaskDurable is the name of the consumer on hozo.task that all handlers of kind share.
-func TaskDurable(kind string) string { return strings.ReplaceAll(kind, ".", "_") }
-
 // split sorts rights into the broker's two lists.
 func split(all []Right) (publish, subscribe []string) {
 	for _, r := range all {
@@ -193,7 +176,7 @@ func (r *rights) commit(key, item, js string, power bool) {
 	if !power {
 		return
 	}
-	for _, stream := range []string{js, wire.StreamName(wire.DeadStream), wire.StreamName(wire.TaskStream)} {
+	for _, stream := range []string{js, wire.StreamName(wire.DeadStream), wire.StreamName(wire.RecordStream)} {
 		r.add(Publish, key, item, "wait for the disk", wire.CommitSubject+"."+stream)
 	}
 }

@@ -132,7 +132,7 @@ func TestUserMayDoWhatItsGrantDeclaresAndNothingElse(t *testing.T) {
 	if err := server.FlushWithContext(testkit.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	for _, subject := range []string{"raw", "raw.in.p", "raw", "events.a.x", "events.b.x", "hozo.retry.stage.raw.1.0", "hozo.retry.archive.events.1.0", "hozo.task.mail.send"} {
+	for _, subject := range []string{"raw", "raw.in.p", "raw", "events.a.x", "events.b.x", "hozo.retry.stage.raw.1.0", "hozo.retry.archive.events.1.0", "hozo.tasks.mail_send.q.mail_send.2.A"} {
 		publishAll(t, b.JS, subject, 1, 1)
 	}
 	for _, c := range []struct {
@@ -151,8 +151,16 @@ func TestUserMayDoWhatItsGrantDeclaresAndNothingElse(t *testing.T) {
 		{"acknowledge for another", "stage", publish("$JS.ACK.events.archive.1.1.1.1.0"), false},
 		{"park its own", "stage", store("hozo.dlq.stage.raw.1.0"), true},
 		{"park as another", "stage", publish("hozo.dlq.archive.raw.1.0"), false},
-		{"enqueue its kind", "stage", store("hozo.task.mail.send"), true},
-		{"enqueue another kind", "stage", publish("hozo.task.mail.drop"), false},
+		{"enqueue its kind", "stage", store("hozo.tasks.mail_send.q.mail_send.2.B"), true},
+		{"enqueue its kind for later", "stage", publish("hozo.tasks.mail_send.s.mail_send.B"), true},
+		{"enqueue another kind", "stage", publish("hozo.tasks.mail_drop.q.mail_drop.2.B"), false},
+		{"enqueue another kind into the queue of its own", "stage", publish("hozo.tasks.mail_send.q.mail_drop.2.B"), false},
+		{"look up a record of its kind", "stage", publish("$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_send.B"), true},
+		{"look up a record of another kind", "stage", publish("$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_drop.B"), false},
+		{"record for another kind", "stage", publish("hozo.record.r.mail_drop.B"), false},
+		{"pull what it enqueues", "stage", work("hozo_tasks_mail_send", "mail_send@2"), false},
+		{"purge a queue", "stage", request("$JS.API.STREAM.PURGE.hozo_tasks_mail_send"), false},
+		{"pause a queue", "stage", request("$JS.API.CONSUMER.PAUSE.hozo_tasks_mail_send.mail_send@2"), false},
 		{"ask its call", "stage", request("price.quote"), true},
 		{"ask another call", "stage", request("price.change"), false},
 		{"report", "stage", publish("hozo.report.stage.1"), true},
@@ -179,9 +187,12 @@ func TestUserMayDoWhatItsGrantDeclaresAndNothingElse(t *testing.T) {
 		{"move another's consumer", "sink", recreate("raw", jetstream.ConsumerConfig{Durable: "stage"}), false},
 		{"publish from a sink", "sink", publish("events.a.x"), false},
 
-		{"pull its tasks", "worker", work("hozo_task", "mail_send"), true},
-		{"bury a task", "worker", store("hozo.dlq.mailer.hozo_task.1.0"), true},
-		{"enqueue what it handles", "worker", publish("hozo.task.mail.send"), false},
+		{"pull its tasks", "worker", work("hozo_tasks_mail_send", "mail_send@2"), true},
+		{"bury a task", "worker", store("hozo.dlq.mailer.hozo_tasks_mail_send.1.0"), true},
+		{"enqueue what it handles", "worker", publish("hozo.tasks.mail_send.q.mail_send.2.B"), false},
+		{"record what it handles", "worker", store("hozo.record.r.mail_send.B"), true},
+		{"pull another kind", "worker", publish("$JS.API.CONSUMER.MSG.NEXT.hozo_tasks_mail_drop.mail_drop@2"), false},
+		{"purge what it handles", "worker", request("$JS.API.STREAM.PURGE.hozo_tasks_mail_send"), false},
 
 		{"serve its call", "server", subscribe("price.quote"), true},
 		{"serve another call", "server", subscribe("price.change"), false},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +60,7 @@ func (o *options) printStatus(s status.Snapshot) error {
 	}
 	fmt.Fprintln(w)
 	printStreams(w, s.Streams)
+	printQueues(w, s.Queues)
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -108,6 +110,22 @@ func durability(s status.Stream) string {
 		return s.Durability
 	}
 	return fmt.Sprintf("%s (sync %.2g/%.2g ms, %.0f/s)", s.Durability, s.Sync.P50Millis, s.Sync.P99Millis, s.Sync.PerSecond)
+}
+
+// printQueues prints nothing when there are none.
+func printQueues(w io.Writer, queues []status.Queue) {
+	if len(queues) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nQUEUE\tWAITING\tSCHEDULED\tRUNNING\tDEAD\tOLDEST")
+	for _, q := range queues {
+		name := q.Name
+		if q.Paused {
+			name += " (paused)"
+		}
+		oldest := time.Duration(q.OldestSeconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\n", name, q.Waiting, q.Scheduled, q.Running, q.Dead, oldest)
+	}
 }
 
 // sticky keeps the first error of a Writer, so that a page of Fprintf needs one check.

@@ -36,6 +36,7 @@ func (c *checker) all() {
 	c.listeners()
 	c.needs()
 	c.tasks()
+	c.queues()
 	c.requests()
 }
 

@@ -22,6 +22,7 @@ type Manifest struct {
 	Cores    int       // CPU cores that automatic scaling may fill; default 0: those of the host
 	Streams  []Stream  // in file order
 	Live     []string  `json:",omitempty"` // subject patterns that no stream stores: what is published there reaches who listens then
+	Queues   []Queue   `json:",omitempty"` // in file order
 	Services []Service // in file order
 	Clients  []Client  `json:",omitempty"` // in file order
 

@@ -76,7 +76,7 @@ func fixOf(m *manifest.Manifest, g wire.Grant, action broker.Action, subject str
 	})
 	live := slices.ContainsFunc(m.Live, func(p string) bool { return wire.Covers(p, subject) })
 	served := slices.ContainsFunc(m.Services, func(s manifest.Service) bool { return slices.Contains(s.Serves, subject) })
-	kind, isTask := strings.CutPrefix(subject, wire.TaskStream+".")
+	kind, isTask := taskKind(m, subject)
 	switch {
 	case isTask && action == broker.Publish:
 		return g.Fix("enqueues", kind)

@@ -138,7 +138,7 @@ func (n *Node) sendBack(ctx context.Context, stream jetstream.Stream, msg *jetst
 	if err != nil {
 		return fmt.Errorf("dead letter %d: %w", letter.Seq, err)
 	}
-	if id.Stream == wire.TaskStream {
+	if strings.HasPrefix(id.Stream, wire.TaskStream+".") {
 		err = n.returnTask(ctx, letter, msg.Header)
 	} else if msg, err = n.setAside(ctx, stream, msg); err == nil {
 		err = n.returnEvent(ctx, letterOf(msg, true), id, msg.Header)
@@ -202,8 +202,12 @@ func (n *Node) returnTask(ctx context.Context, letter DeadLetter, header nats.He
 	back := nats.NewMsg(letter.Subject)
 	back.Data = letter.Data
 	stay(back.Header, header)
-	back.Header.Set(wire.HeaderTaskID, header.Get(wire.HeaderTaskID))
-	_, err := n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
+	number, err := strconv.Atoi(header.Get(wire.HeaderCopy))
+	if err != nil {
+		number = 1 // buried as it was enqueued
+	}
+	back.Header.Set(wire.HeaderCopy, strconv.Itoa(number+1)) // else its record says that it is dead
+	_, err = n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
 	return err
 }
 

@@ -58,7 +58,7 @@ func wiringOf(m *manifest.Manifest, s manifest.Service, n int, streams map[strin
 		Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
 		User: name, Inbox: "_INBOX." + name, Declared: m.Place("services", s.Name),
 		Consumes: durable(sources(s, streams), streams), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
-		Handles: s.Handles, Enqueues: s.Enqueues, Serves: s.Serves, Calls: s.Calls,
+		Handles: s.Handles, Enqueues: s.Enqueues, Queues: grantQueues(m, s), Serves: s.Serves, Calls: s.Calls,
 	}
 }
 
@@ -75,7 +75,7 @@ func streamsOf(m *manifest.Manifest) map[string]manifest.Stream {
 func wiring(grants []wire.Grant, instance string) map[string]string {
 	g := grants[slices.IndexFunc(grants, func(g wire.Grant) bool { return g.User == instance })]
 	parts := map[string]any{
-		"consumes": g.Consumes, "publishes": g.Publish, "live": g.Live, "watches": g.Watches, "handles": g.Handles, "enqueues": g.Enqueues, "serves": g.Serves, "calls": g.Calls,
+		"consumes": g.Consumes, "publishes": g.Publish, "live": g.Live, "watches": g.Watches, "handles": g.Handles, "enqueues": g.Enqueues, "queues": g.Queues, "serves": g.Serves, "calls": g.Calls,
 		"settings": g.Config,
 	}
 	all := map[string]string{}

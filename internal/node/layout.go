@@ -1,7 +1,6 @@
 package node
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/hozo-dev/hozo/internal/broker"
@@ -31,10 +30,7 @@ func layoutOf(m *manifest.Manifest) broker.Layout {
 			l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: src.Stream, Durable: src.Durable, Subjects: src.Subjects, Foreign: true})
 		}
 	}
-	slices.Sort(kinds)
-	for _, kind := range slices.Compact(kinds) {
-		l.Consumers = append(l.Consumers, broker.ConsumerSpec{Stream: wire.TaskStream, Durable: broker.TaskDurable(kind), Subjects: []string{wire.TaskSubject(kind)}})
-	}
+	l.Queues = queueSpecs(m, kinds)
 	return l
 }
 

@@ -2,15 +2,12 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/autoscale"
@@ -136,7 +133,7 @@ func (n *Node) follow(ctx context.Context, now time.Time, m *meter, trends map[s
 	instances := n.supervisor.Instances()
 	cores, used := m.rates(now, instances)
 	var signals []autoscale.Signal
-	streams, _ := n.flows(ctx, running)
+	streams, _, _ := n.flows(ctx, running)
 	for _, s := range running.Services {
 		if n.scaling.automatic(s) && !resting(s.Name, instances) {
 			signals = append(signals, n.signal(ctx, s, instances, streams, cores))
@@ -229,20 +226,18 @@ func (n *Node) signal(ctx context.Context, s manifest.Service, instances []statu
 func (n *Node) oldestTask(ctx context.Context, kinds []string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	stream, err := n.js.Stream(ctx, wire.StreamName(wire.TaskStream))
-	if err != nil {
-		return 0, err
-	}
 	var oldest time.Duration
 	for _, kind := range kinds {
-		// A task is deleted when it is done, so the first of its subject is the oldest that is not.
-		msg, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(wire.TaskSubject(kind)))
-		switch {
-		case err == nil:
-			oldest = max(oldest, time.Since(msg.Time))
-		case !errors.Is(err, jetstream.ErrMsgNotFound):
+		queue := queueOf(n.current(), kind).Name
+		stream, err := n.js.Stream(ctx, wire.StreamName(wire.QueueStream(queue)))
+		if err != nil {
 			return 0, err
 		}
+		age, err := oldestIn(ctx, stream, queue, kind)
+		if err != nil {
+			return 0, err
+		}
+		oldest = max(oldest, age)
 	}
 	return oldest, nil
 }

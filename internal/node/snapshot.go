@@ -34,26 +34,27 @@ type flow struct {
 	asked    time.Time
 	of       *manifest.Manifest
 	streams  []status.Stream
+	queues   []status.Queue
 	problems []status.Problem
 }
 
-// flows returns the streams of m and what is wrong with them, at most flowAge old. The slices are shared: read only.
-func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream, []status.Problem) {
+// flows returns the streams and queues of m and what is wrong with them, at most flowAge old. The slices are shared: read only.
+func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream, []status.Queue, []status.Problem) {
 	if !n.nats.IsConnected() {
-		return nil, nil
+		return nil, nil, nil
 	}
 	n.flow.mu.Lock()
 	defer n.flow.mu.Unlock()
 	if n.flow.of == m && time.Since(n.flow.asked) < flowAge {
-		return n.flow.streams, n.flow.problems
+		return n.flow.streams, n.flow.queues, n.flow.problems
 	}
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	n.flow.streams = n.streams(ctx, m)
+	n.flow.streams, n.flow.queues = n.streams(ctx, m), n.queues(ctx, m)
 	n.flow.problems = n.streamProblems(ctx, n.flow.streams)
 	n.flow.problems = append(n.flow.problems, syncProblems(m, n.syncCosts(ctx, m))...)
 	n.flow.of, n.flow.asked = m, time.Now()
-	return n.flow.streams, n.flow.problems
+	return n.flow.streams, n.flow.queues, n.flow.problems
 }
 
 // snapshot returns the state of the project.
@@ -93,8 +94,8 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 	}
 	s.Problems = append(s.Problems, n.totals.overflows()...)
 	s.Problems = append(s.Problems, n.spaceProblems(m)...)
-	streams, problems := n.flows(ctx, m)
-	s.Streams = streams
+	streams, queues, problems := n.flows(ctx, m)
+	s.Streams, s.Queues = streams, queues
 	s.Problems = append(s.Problems, problems...)
 	s.Saturated = saturated(s)
 	return s

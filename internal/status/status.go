@@ -12,6 +12,7 @@ type Snapshot struct {
 	Platform  []Process `json:"platform"` // keeper, node, broker
 	Services  []Service `json:"services"` // in the manifest's order
 	Streams   []Stream  `json:"streams"`
+	Queues    []Queue   `json:"queues,omitempty"`
 	Problems  []Problem `json:"problems"`
 	Saturated string    `json:"saturated,omitempty"` // first stage that is the bottleneck now, empty when none is
 }
@@ -151,6 +152,20 @@ type Consumer struct {
 	Service  string `json:"service"`
 	Lag      uint64 `json:"lag"`       // messages not delivered yet
 	InFlight int    `json:"in_flight"` // delivered, not acknowledged
+}
+
+// Queue is where tasks of some kinds wait.
+type Queue struct {
+	Name          string   `json:"name"`
+	Kinds         []string `json:"kinds"`
+	Paused        bool     `json:"paused,omitempty"`
+	Waiting       uint64   `json:"waiting"`        // to be run as soon as a worker is free
+	Scheduled     uint64   `json:"scheduled"`      // for a later time, and for their next attempt
+	Running       int      `json:"running"`        // in the hands of workers
+	Redelivered   int      `json:"redelivered"`    // of them, how many were in other hands before
+	Dead          uint64   `json:"dead"`           // given up, in hozo dlq
+	OldestSeconds float64  `json:"oldest_seconds"` // age of the oldest that waits or runs
+	Max           int64    `json:"max,omitempty"`  // most tasks in it; 0 is the default
 }
 
 // Problem is something wrong as data: a page can order it, hide it and explain it.

@@ -154,11 +154,8 @@ func (b *TestBroker) Grant(t testing.TB, g wire.Grant) wire.Grant {
 			b.consumeLocked(c)
 		}
 	}
-	for _, kind := range g.Handles {
-		b.consumeLocked(broker.ConsumerSpec{
-			Stream: wire.TaskStream, Durable: broker.TaskDurable(kind),
-			Subjects: []string{wire.TaskSubject(kind)},
-		})
+	for _, kind := range slices.Concat(g.Handles, g.Enqueues) {
+		b.queueLocked(g.QueueOf(kind))
 	}
 	b.provisionLocked(t)
 	b.access.Users = append(b.access.Users, broker.UserOf(g))
@@ -216,7 +213,7 @@ func WriteGrant(t testing.TB, g wire.Grant, path string) {
 func (b *TestBroker) Layout() broker.Layout {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return broker.Layout{Streams: slices.Clone(b.layout.Streams), Consumers: slices.Clone(b.layout.Consumers)}
+	return broker.Layout{Streams: slices.Clone(b.layout.Streams), Consumers: slices.Clone(b.layout.Consumers), Queues: slices.Clone(b.layout.Queues)}
 }
 
 func (b *TestBroker) completeLocked(g *wire.Grant) {
@@ -262,7 +259,7 @@ func (b *TestBroker) hasUserLocked(name string) bool {
 func (b *TestBroker) wantLocked(stream string, partitions int) {
 	known := func(s broker.StreamSpec) bool { return s.Name == stream }
 	switch stream {
-	case wire.DeadStream, wire.RetryStream, wire.TaskStream:
+	case wire.DeadStream, wire.RetryStream:
 		return
 	}
 	if !slices.ContainsFunc(b.layout.Streams, known) {
@@ -280,6 +277,11 @@ func (b *TestBroker) consumeLocked(spec broker.ConsumerSpec) {
 		return c.Stream == spec.Stream && c.Durable == spec.Durable
 	})
 	b.layout.Consumers = append(b.layout.Consumers, spec)
+}
+
+func (b *TestBroker) queueLocked(q wire.TaskQueue) {
+	b.layout.Queues = slices.DeleteFunc(b.layout.Queues, func(have broker.QueueSpec) bool { return have.Name == q.Name })
+	b.layout.Queues = append(b.layout.Queues, broker.QueueSpec{Name: q.Name, Kinds: q.Kinds})
 }
 
 func (b *TestBroker) provisionLocked(t testing.TB) {

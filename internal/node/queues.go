@@ -1,0 +1,170 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/internal/status"
+	"github.com/hozo-dev/hozo/wire"
+)
+
+// queueOf returns the queue of a kind: the one that names it, or one of its own.
+func queueOf(m *manifest.Manifest, kind string) manifest.Queue {
+	if m != nil {
+		for _, q := range m.Queues {
+			if slices.Contains(q.Kinds, kind) {
+				return q
+			}
+		}
+	}
+	return manifest.Queue{Name: kind, Kinds: []string{kind}}
+}
+
+// queuesOf returns the queues of some kinds, by name.
+func queuesOf(m *manifest.Manifest, kinds []string) []manifest.Queue {
+	byName := map[string]manifest.Queue{}
+	for _, kind := range kinds {
+		q := queueOf(m, kind)
+		byName[q.Name] = q
+	}
+	var all []manifest.Queue
+	for _, q := range byName {
+		all = append(all, q)
+	}
+	slices.SortFunc(all, func(a, b manifest.Queue) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// queueSpecs are the queues that the broker must hold for kinds that are handled.
+func queueSpecs(m *manifest.Manifest, kinds []string) []broker.QueueSpec {
+	var specs []broker.QueueSpec
+	for _, q := range queuesOf(m, kinds) {
+		specs = append(specs, broker.QueueSpec{Name: q.Name, Kinds: q.Kinds, Paused: q.Pause})
+	}
+	return specs
+}
+
+// grantQueues are the queues of a service's kinds, as its grant names them. Those that say nothing of their own are
+// left out.
+func grantQueues(m *manifest.Manifest, s manifest.Service) []wire.TaskQueue {
+	var all []wire.TaskQueue
+	for _, q := range queuesOf(m, slices.Concat(s.Handles, s.Enqueues)) {
+		if q.Max == 0 && len(q.Kinds) == 1 && q.Kinds[0] == q.Name {
+			continue
+		}
+		all = append(all, wire.TaskQueue{Name: q.Name, Kinds: q.Kinds, Max: int64(q.Max)})
+	}
+	return all
+}
+
+// oldestIn is the age of the oldest task of a kind that waits or runs; 0 when there is none.
+func oldestIn(ctx context.Context, stream jetstream.Stream, queue, kind string) (time.Duration, error) {
+	var oldest time.Duration
+	for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
+		// A task is deleted when it is done, so the first of its subject is the oldest that is not.
+		msg, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(wire.TaskSubject(queue, kind, priority, "*")))
+		switch {
+		case err == nil:
+			oldest = max(oldest, time.Since(msg.Time))
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
+			return 0, err
+		}
+	}
+	return oldest, nil
+}
+
+// queues says how the queues of m do. What the broker does not answer is left out.
+func (n *Node) queues(ctx context.Context, m *manifest.Manifest) []status.Queue {
+	var kinds []string
+	for _, s := range m.Services {
+		kinds = append(kinds, s.Handles...)
+	}
+	dead := n.deadByQueue(ctx)
+	var all []status.Queue
+	for _, q := range queuesOf(m, kinds) {
+		js := wire.StreamName(wire.QueueStream(q.Name))
+		stream, err := n.js.Stream(ctx, js)
+		if err != nil {
+			continue
+		}
+		one := status.Queue{Name: q.Name, Kinds: q.Kinds, Max: int64(q.Max), Paused: q.Pause, Dead: dead[js]}
+		all = append(all, n.countQueue(ctx, stream, one))
+	}
+	return all
+}
+
+func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status.Queue) status.Queue {
+	for _, kind := range q.Kinds {
+		for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
+			consumer, err := stream.Consumer(ctx, wire.TaskDurable(kind, priority))
+			if err != nil {
+				continue
+			}
+			info := consumer.CachedInfo()
+			q.Waiting += info.NumPending
+			q.Running += info.NumAckPending
+			q.Redelivered += info.NumRedelivered
+		}
+		if age, err := oldestIn(ctx, stream, q.Name, kind); err == nil {
+			q.OldestSeconds = max(q.OldestSeconds, age.Seconds())
+		}
+	}
+	if depth := stream.CachedInfo().State.Msgs; depth > q.Waiting+uint64(max(q.Running, 0)) {
+		q.Scheduled = depth - q.Waiting - uint64(max(q.Running, 0))
+	}
+	return q
+}
+
+// deadByQueue counts the dead tasks by the JetStream names of their queues.
+func (n *Node) deadByQueue(ctx context.Context) map[string]uint64 {
+	stream, err := n.js.Stream(ctx, wire.StreamName(wire.DeadStream))
+	if err != nil || stream.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(fmt.Sprintf("%s.*.*.>", wire.DeadStream)))
+	if err != nil {
+		return nil
+	}
+	return deadTasks(info.State.Subjects)
+}
+
+// deadTasks counts the letters of each queue, by JetStream name, from the subjects of hozo.dlq:
+// hozo.dlq.<service>.<JetStream name>.<sequence>.<index>.
+func deadTasks(subjects map[string]uint64) map[string]uint64 {
+	dead := map[string]uint64{}
+	for subject, n := range subjects {
+		if parts := strings.Split(subject, "."); len(parts) > 3 && strings.HasPrefix(parts[3], wire.StreamName(wire.TaskStream)+"_") {
+			dead[parts[3]] += n
+		}
+	}
+	return dead
+}
+
+// taskKind returns the kind whose tasks a subject stores.
+func taskKind(m *manifest.Manifest, subject string) (kind string, ok bool) {
+	parts := strings.Split(subject, ".")
+	if len(parts) < 5 || parts[0]+"."+parts[1] != wire.TaskStream {
+		return "", false
+	}
+	for _, s := range m.Services {
+		for _, kind := range s.Handles {
+			if wire.StreamName(kind) == parts[4] {
+				return kind, true
+			}
+		}
+	}
+	return strings.ReplaceAll(parts[4], "_", "."), true
+}

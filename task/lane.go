@@ -1,0 +1,178 @@
+package task
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/wire"
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	pullExpiry    = 30 * time.Second // how long the broker keeps a request for tasks that are not there
+	pullHeartbeat = 5 * time.Second  // how often it says that it still knows of the request
+	pullSilence   = 12 * time.Second // after which it is asked anew
+
+	// mostAhead bounds the tasks that a lane has on the way beside those that are worked on.
+	mostAhead = 2048
+
+	// laneChannel holds all that can be on the way: two windows, when a request is given up while its answers still
+	// travel, and status messages.
+	laneChannel = 2*(mostAhead+maxConcurrency) + 64
+)
+
+// lane brings the tasks of one kind and priority. next and took are for any goroutine.
+type lane struct {
+	conn     *bus.Conn
+	request  string // subject of requests
+	priority Priority
+	msgs     chan *nats.Msg
+
+	credit atomic.Int64  // tasks that the open requests may still bring
+	count  atomic.Uint64 // tasks that came
+
+	mu      sync.Mutex
+	sub     *nats.Subscription
+	inbox   string
+	number  int
+	heard   time.Time
+	closed  bool
+	seen    uint64 // count at heard
+	trouble string // last word of the broker about a request, until one works
+}
+
+func newLane(c *bus.Conn, queue, kind string, p Priority) *lane {
+	return &lane{
+		conn: c, priority: p, msgs: make(chan *nats.Msg, laneChannel),
+		request: fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", wire.StreamName(wire.QueueStream(queue)), wire.TaskDurable(kind, int(p))),
+	}
+}
+
+type pullRequest struct {
+	Batch     int64 `json:"batch"`
+	Expires   int64 `json:"expires"`        // ns
+	Heartbeat int64 `json:"idle_heartbeat"` // ns
+}
+
+// fill asks for tasks until room of them are waiting here or on their way, if that is worth a request.
+func (l *lane) fill(room int64) {
+	have := l.credit.Load() + int64(len(l.msgs))
+	if want := room - have; want < 1 || (have > 0 && want < room/4) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want := room - l.credit.Load() - int64(len(l.msgs))
+	if want < 1 || l.closed {
+		return
+	}
+	if l.sub == nil {
+		l.inbox = l.conn.NATS().NewInbox()
+		sub, err := l.conn.NATS().ChanSubscribe(l.inbox+".*", l.msgs)
+		if err != nil {
+			return // the connection is closed for good
+		}
+		l.sub = sub
+	}
+	body, err := json.Marshal(pullRequest{want, int64(pullExpiry), int64(pullHeartbeat)})
+	if err != nil {
+		return // numbers alone
+	}
+	l.number++
+	if l.conn.NATS().PublishRequest(l.request, l.inbox+"."+strconv.Itoa(l.number), body) != nil {
+		return // disconnected: the keeper asks again
+	}
+	if l.credit.Load() == 0 {
+		l.heard = time.Now()
+	}
+	l.credit.Add(want)
+}
+
+// isTask takes a message that has come and reports whether it is a task.
+func (l *lane) isTask(m *nats.Msg) bool {
+	if m.Reply != "" {
+		l.count.Add(1)
+		if l.credit.Add(-1) < 0 {
+			l.credit.Store(0) // the answer to a request that was given up
+		}
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = time.Now()
+	status, word := m.Header.Get("Status"), m.Header.Get("Description")
+	if status == "100" {
+		l.trouble = ""
+		return false
+	}
+	if pending, err := strconv.ParseInt(m.Header.Get("Nats-Pending-Messages"), 10, 64); err == nil {
+		if l.credit.Add(-pending) < 0 {
+			l.credit.Store(0)
+		}
+	} else {
+		l.credit.Store(0)
+	}
+	if status != "404" && status != "408" && !strings.EqualFold(word, "Batch Completed") {
+		l.trouble = strings.TrimSpace(status + " " + word)
+	}
+	return false
+}
+
+// heed gives requests up that the broker seems to have forgotten. It returns what the broker has said against them.
+func (l *lane) heed(now time.Time) (trouble string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.count.Load(); n != l.seen {
+		l.seen, l.heard = n, now // while tasks come the broker need not say that it is there
+	}
+	if l.credit.Load() > 0 && len(l.msgs) == 0 && now.Sub(l.heard) > pullSilence {
+		l.credit.Store(0)
+		l.heard = now
+	}
+	trouble, l.trouble = l.trouble, ""
+	return trouble
+}
+
+// renew forgets all requests, because the connection is a new one.
+func (l *lane) renew() { l.credit.Store(0) }
+
+// giveBack returns the tasks that wait here to the broker.
+func (l *lane) giveBack() (n int) {
+	for {
+		select {
+		case m := <-l.msgs:
+			if l.isTask(m) {
+				_ = l.conn.NATS().Publish(m.Reply, refused) // when it is lost, the broker gives the task away after ackWait
+				n++
+			}
+		default:
+			return n
+		}
+	}
+}
+
+var refused = []byte("-NAK")
+
+// close takes no more tasks and gives back those that were not begun.
+func (l *lane) close() {
+	l.mu.Lock()
+	l.closed = true
+	sub := l.sub
+	l.mu.Unlock()
+	if sub == nil {
+		return
+	}
+	if l.conn.Connected() && sub.Drain() == nil {
+		// A draining subscription still takes what the broker has sent before it heard of the end, and the flush returns
+		// behind all of that.
+		_ = l.conn.NATS().FlushTimeout(time.Second) // what does not come in time is delivered again
+	}
+	l.giveBack()
+	_ = sub.Unsubscribe() // it fails when it has drained, or the connection is closed
+}

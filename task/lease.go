@@ -1,0 +1,221 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	// aliveInterval is how often the broker is told that a task is being worked on. It waits 5 s for the next sign, so
+	// two may be lost.
+	aliveInterval = 1500 * time.Millisecond
+
+	// ackWait is the broker's wait for a sign of life. After it the task may be another worker's.
+	ackWait = 5 * time.Second
+
+	// leaseSlack is kept free of ackWait: what is said to the broker takes time to get there.
+	leaseSlack = time.Second
+
+	// lookAfter is how long a task must run before it is looked at whether it was cancelled without a word.
+	lookAfter = 5 * time.Second
+)
+
+var (
+	alive    = []byte("+WPI")
+	finished = []byte("+ACK")
+)
+
+// errLost is the cause of a handler's end whose worker was silent for too long.
+var errLost = errors.New("the worker was silent for too long: the task may be another worker's by now")
+
+// errCancelled is the cause of a handler's end whose task was cancelled.
+var errCancelled = errors.New("the task was cancelled")
+
+// lease is a worker's hold on one task, from its delivery to its outcome. A worker has as many as it may hold tasks and
+// uses them again and again. The keeper of the worker looks at all of them.
+type lease struct {
+	mu     sync.Mutex
+	d      delivery
+	held   bool      // a task is in hand
+	told   time.Time // when the broker was last told, or the task came
+	began  time.Time
+	looked time.Time // when it was last looked at whether it is cancelled
+	cancel context.CancelCauseFunc
+	lost   bool
+
+	// recMu guards the record, of which the lease is the only writer while it holds.
+	recMu    sync.Mutex
+	rec      record // revision 0: there is none
+	progress int
+	note     string
+	news     bool // progress that is not in the record
+}
+
+// take begins the lease of d.
+func (l *lease) take(d delivery, cancel context.CancelCauseFunc) {
+	now := time.Now()
+	l.mu.Lock()
+	l.d, l.held, l.told, l.began, l.looked, l.cancel, l.lost = d, true, now, now, now, cancel, false
+	l.mu.Unlock()
+	l.recMu.Lock()
+	l.rec = record{copy: d.copy, failed: d.failed}
+	l.progress, l.note, l.news = 0, "", false
+	l.recMu.Unlock()
+}
+
+// drop ends the lease.
+func (l *lease) drop() {
+	l.mu.Lock()
+	l.held, l.cancel = false, nil
+	l.d.msg = nil
+	l.mu.Unlock()
+}
+
+// holds reports whether the task is surely nobody else's.
+func (l *lease) holds() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held && !l.lost && time.Since(l.told) < ackWait-leaseSlack
+}
+
+// keep tells the broker that the task is being worked on, if it is time to. look says that it should be looked at what
+// has become of the task elsewhere: it may have been cancelled, or have gone to another worker.
+func (l *lease) keep(now time.Time, publish func(subject string, data []byte) error) (look bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held {
+		return false
+	}
+	since := now.Sub(l.told)
+	// From here on a sign of life might speak for somebody else's delivery.
+	l.lost = l.lost || since >= ackWait-leaseSlack
+	if !l.lost && since >= aliveInterval && publish(l.d.msg.Reply, alive) == nil {
+		l.told = now
+	}
+	if l.lost || now.Sub(l.looked) >= lookAfter {
+		l.looked = now
+		return true
+	}
+	return false
+}
+
+// regain makes the task surely this worker's again, when nobody else has claimed it, by a claim of its own. When
+// somebody has, or the task was cancelled, its handler ends.
+func (l *lease) regain(ctx context.Context, w *pool) error {
+	l.recMu.Lock()
+	defer l.recMu.Unlock()
+	token, ok := l.current()
+	if !ok {
+		return nil
+	}
+	now, err := getRecord(ctx, w.conn, w.kind, token)
+	switch {
+	case err != nil:
+		return err
+	case now.state == Cancelled:
+		l.end(token, errCancelled)
+		return nil
+	case now.revision != l.rec.revision:
+		l.end(token, errLost)
+		return nil
+	}
+	l.mu.Lock()
+	lost := l.lost
+	l.mu.Unlock()
+	if !lost {
+		return nil
+	}
+	next := l.rec
+	next.state, next.strikes = Running, max(next.strikes, 1)
+	if next.revision, err = putRecord(ctx, w.conn, w.kind, token, next, 0); err != nil {
+		return err
+	}
+	l.rec = next
+	l.renew(token, w.conn.NATS().Publish)
+	return nil
+}
+
+// renew goes on with a lease that was in doubt.
+func (l *lease) renew(token string, publish func(subject string, data []byte) error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held || l.d.token != token || publish(l.d.msg.Reply, alive) != nil {
+		return false
+	}
+	l.told, l.lost = time.Now(), false
+	return true
+}
+
+// adopt takes msg, another delivery of the task in hand: the broker has lost track of the worker for a while.
+func (l *lease) adopt(d *delivery, publish func(subject string, data []byte) error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held || l.d.token != d.token || l.d.seq != d.seq {
+		return false
+	}
+	if publish(d.msg.Reply, alive) == nil {
+		l.told, l.lost = time.Now(), false
+	}
+	return true
+}
+
+// end ends the handler when the task in hand is token.
+func (l *lease) end(token string, cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held && l.d.token == token && l.cancel != nil {
+		l.cancel(cause)
+	}
+}
+
+// current names the task in hand.
+func (l *lease) current() (token string, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.d.token, l.held
+}
+
+// report notes progress, which the keeper writes into the record.
+func (l *lease) report(percent int, note string) {
+	l.recMu.Lock()
+	defer l.recMu.Unlock()
+	l.progress, l.note, l.news = min(max(percent, 0), 100), note, true
+}
+
+// writeProgress puts what was reported into the record of a running task.
+func (l *lease) writeProgress(ctx context.Context, w *pool) {
+	l.recMu.Lock()
+	defer l.recMu.Unlock()
+	token, ok := l.current()
+	if !ok || !l.news {
+		return
+	}
+	next := l.rec
+	next.state, next.progress, next.note = Running, l.progress, l.note
+	revision, err := putRecord(ctx, w.conn, w.kind, token, next, 0)
+	l.news = false
+	if err == nil {
+		next.revision = revision
+		l.rec = next
+	}
+}
+
+// record replaces the record of the task on condition that it is as the lease left it.
+func (l *lease) record(ctx context.Context, w *pool, next record, keep time.Duration) error {
+	next.revision = l.rec.revision
+	revision, err := putRecord(ctx, w.conn, w.kind, l.d.token, next, keep)
+	if err == nil {
+		next.revision = revision
+		l.rec = next
+	}
+	return err
+}
+
+// failed is how many attempts have failed.
+func (l *lease) failed() int {
+	l.recMu.Lock()
+	defer l.recMu.Unlock()
+	return l.rec.failed
+}

@@ -1,0 +1,133 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Streams and subjects of the task queue. A queue's stream holds what is to be done, and nothing of it is kept once it is
+// done; hozo.record holds what is known of a task. Decision 0019 has the whole contract.
+const (
+	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>}
+	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>}
+	TaskNote      = "hozo.tasknote"   // core subject of notes to whoever runs a task: hozo.tasknote.<kind>
+	TaskChange    = "hozo.taskchange" // core subject of changes of records: hozo.taskchange.<kind>.<id>
+	MaxTaskID     = 256               // bytes of an id, before it is escaped
+	TaskPriority1 = 1                 // the highest
+	TaskPriority3 = 3                 // the lowest
+)
+
+// Headers of tasks and of their records. Each may be missing.
+const (
+	HeaderCopy    = "Hozo-Copy"    // number of this copy of the task, from 1; a retry, a snooze and a replay make a further one
+	HeaderState   = "Hozo-State"   // of a record; on a task only "cancelled"
+	HeaderStrikes = "Hozo-Strikes" // how often in a row a task was started and no end was told
+	HeaderExpires = "Hozo-Expires" // RFC 3339: the task is not to be started later
+	HeaderUnique  = "Hozo-Unique"  // hash under which the task holds its lock
+	HeaderKey     = "Hozo-Key"     // key of the task, for limits
+	HeaderFrame   = "Hozo-Frame"   // number of tasks in a message that holds many
+	HeaderOwner   = "Hozo-Owner"   // instance that claimed the task last
+)
+
+// TaskQueue is a queue and its kinds, as a grant names it.
+type TaskQueue struct {
+	Name  string   `json:"name"`
+	Kinds []string `json:"kinds"`
+	Max   int64    `json:"max,omitempty"` // most tasks in it; 0 is the default
+}
+
+// QueueStream is the manifest's way of naming the stream of a queue.
+func QueueStream(queue string) string { return TaskStream + "." + queue }
+
+// QueueSubjects is everything that the stream of a queue stores.
+func QueueSubjects(queue string) string { return TaskStream + "." + StreamName(queue) + ".>" }
+
+// TaskSubject is where the task id of kind waits to be run. id may be "*".
+func TaskSubject(queue, kind string, priority int, id string) string {
+	return fmt.Sprintf("%s.%s.q.%s.%d.%s", TaskStream, StreamName(queue), StreamName(kind), priority, id)
+}
+
+// ScheduleSubject is where the task id waits for its time.
+func ScheduleSubject(queue, kind, id string) string {
+	return TaskStream + "." + StreamName(queue) + ".s." + StreamName(kind) + "." + id
+}
+
+// RecordSubject holds what is known of the task id.
+func RecordSubject(kind, id string) string {
+	return RecordStream + ".r." + StreamName(kind) + "." + id
+}
+
+// UniqueSubject holds the id of the task that has the uniqueness of hash.
+func UniqueSubject(kind, hash string) string {
+	return RecordStream + ".u." + StreamName(kind) + "." + hash
+}
+
+// NoteSubject is where those who run tasks of kind hear of cancellations.
+func NoteSubject(kind string) string { return TaskNote + "." + StreamName(kind) }
+
+// ChangeSubject is where it is said that the record of the task id has changed.
+func ChangeSubject(kind, id string) string { return TaskChange + "." + StreamName(kind) + "." + id }
+
+// TaskDurable is the consumer that hands out the tasks of kind with a priority.
+func TaskDurable(kind string, priority int) string {
+	return fmt.Sprintf("%s@%d", StreamName(kind), priority)
+}
+
+// TaskToken writes an id as one token of a subject: every byte that a token cannot hold, and %, becomes %XX. Ids that need
+// none of that are returned as they are.
+func TaskToken(id string) string {
+	if !strings.ContainsFunc(id, tokenEscapes) {
+		return id
+	}
+	var b strings.Builder
+	for i := range len(id) {
+		if c := id[i]; tokenEscapes(rune(c)) {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func tokenEscapes(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("%.*>", r) }
+
+// ParseTaskToken reads what TaskToken wrote and nothing else, so that one id has one token.
+func ParseTaskToken(token string) (string, error) {
+	if !strings.Contains(token, "%") {
+		if token == "" || strings.ContainsFunc(token, tokenEscapes) {
+			return "", fmt.Errorf("%q is no token of a task's id", token)
+		}
+		return token, nil
+	}
+	id := make([]byte, 0, len(token))
+	for i := 0; i < len(token); i++ {
+		if token[i] != '%' {
+			id = append(id, token[i])
+			continue
+		}
+		if i+2 >= len(token) {
+			return "", fmt.Errorf("%q is no token of a task's id: it ends in the middle", token)
+		}
+		high, low := upperHex(token[i+1]), upperHex(token[i+2])
+		if high < 0 || low < 0 {
+			return "", fmt.Errorf("%q is no token of a task's id: %s is no byte", token, token[i:i+3])
+		}
+		id = append(id, byte(high<<4|low))
+		i += 2
+	}
+	if TaskToken(string(id)) != token {
+		return "", fmt.Errorf("%q is no token of a task's id: it would be written %q", token, TaskToken(string(id)))
+	}
+	return string(id), nil
+}
+
+func upperHex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
