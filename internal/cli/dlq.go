@@ -31,7 +31,7 @@ func (o *options) dlqFilter(cmd *cobra.Command) func() (node.Filter, error) {
 	var since, until string
 	flags := cmd.Flags()
 	flags.StringVar(&f.Service, "service", "", "only what this service parked")
-	flags.StringVar(&f.Stream, "stream", "", "only events of this stream; hozo.task for tasks")
+	flags.StringVar(&f.Stream, "stream", "", "only events of this stream; hozo.tasks.QUEUE for tasks")
 	flags.StringVar(&f.Code, "code", "", "only what was parked with this code")
 	flags.StringVar(&f.ID, "id", "", "only this event: stream:sequence:index")
 	flags.StringVar(&f.Grep, "grep", "", "only what has a match of this regular expression in its error or its data")

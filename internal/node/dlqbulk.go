@@ -17,7 +17,7 @@ import (
 // Filter chooses among dead letters; what is empty does not matter.
 type Filter struct {
 	Service string    `json:"service,omitempty"` // who parked it
-	Stream  string    `json:"stream,omitempty"`  // where the event was; hozo.task for tasks
+	Stream  string    `json:"stream,omitempty"`  // where the event was; hozo.tasks.QUEUE for tasks
 	Code    string    `json:"code,omitempty"`    // why it was parked
 	ID      string    `json:"id,omitempty"`      // of the event: stream:sequence:index
 	Grep    string    `json:"grep,omitempty"`    // regular expression on the error and the data
