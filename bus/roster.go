@@ -18,6 +18,10 @@ const (
 
 	// beatDead is how long after its last sign a member counts as dead: the acknowledgement wait of other consumers.
 	beatDead = 5 * time.Second
+
+	// forgetAfter is how long a dead member is remembered: until long after the broker has dropped its last sign
+	// (memberTTL), which would else pass for the first one of a new member.
+	forgetAfter = time.Minute
 )
 
 // roster is what one member knows: who lives, and who owns which partition. It decides nothing that others rely on: the
@@ -74,8 +78,8 @@ func (r *roster) live(now time.Duration) []string {
 	for name, seen := range r.members {
 		switch {
 		case name == r.self:
-		case now-seen.at >= 4*beatDead:
-			delete(r.members, name) // the broker has forgotten it, too
+		case now-seen.at >= forgetAfter:
+			delete(r.members, name)
 		case !seen.leaving && now-seen.at < beatDead:
 			all = append(all, name)
 		}
