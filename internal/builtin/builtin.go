@@ -15,7 +15,7 @@ import (
 	"github.com/hozo-dev/hozo/web"
 )
 
-// Run runs the built-in service called name, ingest, route, sink or zmq, until ctx ends. Its settings are the Config of the
+// Run runs the built-in service called name, ingest, route, sink, push or zmq, until ctx ends. Its settings are the Config of the
 // grant that the environment names. It returns nil after an asked-for stop; what a person must mend comes as a fault.
 func Run(ctx context.Context, name string) error {
 	switch name {
@@ -25,12 +25,14 @@ func Run(ctx context.Context, name string) error {
 		return hozo.Run(ctx, withBus(ctx, routeParts))
 	case "sink":
 		return runSink(ctx)
+	case "push":
+		return hozo.Run(ctx, withBus(ctx, pushParts))
 	case "zmq":
 		return hozo.Run(ctx, withBus(ctx, zmqParts))
 	default:
 		return &fault.Error{
 			Code: "builtin/unknown", Kind: fault.Misuse, What: fmt.Sprintf("there is no built-in service %q", name),
-			Fix: "use ingest, route, sink or zmq",
+			Fix: "use ingest, route, sink, push or zmq",
 		}
 	}
 }

@@ -19,6 +19,8 @@ func builtinUses(name string) builtinUse {
 		return builtinUse{[]string{"consumes", "publishes", "route"}, nil}
 	case "sink":
 		return builtinUse{[]string{"consumes", "to"}, nil}
+	case "push":
+		return builtinUse{[]string{"consumes", "to"}, nil}
 	case "zmq":
 		return builtinUse{[]string{"listen", "zmq"}, []string{"publishes", "consumes", "watches", "calls"}}
 	}
@@ -54,6 +56,8 @@ func (c *checker) builtin(s *Service) {
 		c.routing(s)
 	case "sink":
 		c.sink(s)
+	case "push":
+		c.push(s)
 	case "zmq":
 		c.zmq(s)
 	}
@@ -144,6 +148,9 @@ func (c *checker) sink(s *Service) {
 	to := c.node("services", s.Name, "to")
 	if s.To == nil || to == nil || to.kind != kindMap {
 		return
+	}
+	for _, name := range pushKeys {
+		c.unused(s, name, "sink's")
 	}
 	sqlite, file := to.get("sqlite") != nil, to.get("file") != nil
 	switch {

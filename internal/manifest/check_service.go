@@ -22,7 +22,7 @@ func (c *checker) service(s *Service) {
 	case run && builtin:
 		c.add(c.key("services", s.Name, "builtin"), "two-programs", fmt.Sprintf("service %q has both run and builtin", s.Name), "keep one of the two")
 	case !run && !builtin:
-		c.add(at, "no-command", fmt.Sprintf("service %q has no command", s.Name), "add run: ./program, or builtin: ingest, route, sink or zmq")
+		c.add(at, "no-command", fmt.Sprintf("service %q has no command", s.Name), "add run: ./program, or builtin: ingest, route, sink, push or zmq")
 	}
 	c.environment(s)
 	if s.User != "" && !isUser(s.User) {

@@ -11,7 +11,7 @@ func builtinKeys() []key[Service] {
 	return []key[Service]{
 		field("ingest", "Settings of builtin: ingest.", optional(object(ingestKeys(), nil), newIngest), func(s *Service) **Ingest { return &s.Ingest }),
 		field("route", "Settings of builtin: route. An event goes to the first rule whose condition holds.", optional(object(routeKeys(), nil), newRouteBy), func(s *Service) **RouteBy { return &s.RouteBy }),
-		field("to", "Where builtin: sink writes.", optional(object(targetKeys(), nil), newTarget), func(s *Service) **Target { return &s.To }),
+		field("to", "Where builtin: sink writes, or builtin: push sends.", optional(object(targetKeys(), nil), newTarget), func(s *Service) **Target { return &s.To }),
 		field("zmq", "Sockets of builtin: zmq, by the name of their listener.", zmqSockets(), func(s *Service) *[]ZMQSocket { return &s.ZMQ }),
 	}
 }
@@ -84,6 +84,10 @@ func targetKeys() []key[Target] {
 		field("table", "Table in the database. Default events.", nameText(identifier("table name")), func(t *Target) *string { return &t.Table }),
 		field("columns", "Columns of the table: name to dotted path in the event's JSON.", columns, func(t *Target) *map[string]string { return &t.Columns }),
 		field("file", "Folder of rotated .ndjson.zst files.", filePath(), func(t *Target) *string { return &t.File }),
+		field("http", "For builtin: push: URL that each event is sent to by POST, http://…, https://… or unix:SOCKET:PATH.", pushURL(), func(t *Target) *string { return &t.HTTP }),
+		field("timeout", "For builtin: push: of one request. Default 10s.", span(10*time.Millisecond, time.Hour), func(t *Target) *time.Duration { return &t.Timeout }),
+		field("attempts", "For builtin: push: tries of one event before it is parked. Default 5.", whole(1, 1000), func(t *Target) *int { return &t.Attempts }),
+		field("workers", "For builtin: push: requests at once. Default 16.", whole(1, 1024), func(t *Target) *int { return &t.Workers }),
 		field("rotate", "When a file is finished.", object([]key[Rotate]{
 			field("bytes", "Stored bytes. Default 64MiB.", size(1<<10), func(r *Rotate) *Bytes { return &r.Bytes }),
 			field("age", "Time since its first event. Default 10s.", span(10*time.Millisecond, 7*day), func(r *Rotate) *time.Duration { return &r.Age }),

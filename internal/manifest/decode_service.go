@@ -15,8 +15,8 @@ func serviceRules() schema {
 func serviceKeys() []key[Service] {
 	subjects := func() shape[[]string] { return listOf(nameText(dottedName()), true) }
 	keys := []key[Service]{
-		field("builtin", "A ready-made service in place of a program: ingest (HTTP in), route (by content), sink (out to a database or files) or zmq (for ZeroMQ programs).",
-			oneOf("ingest", "route", "sink", "zmq"), func(s *Service) *string { return &s.Builtin }),
+		field("builtin", "A ready-made service in place of a program: ingest (HTTP in), route (by content), sink (out to a database or files), push (to any program's HTTP endpoint) or zmq (for ZeroMQ programs).",
+			oneOf("ingest", "route", "sink", "push", "zmq"), func(s *Service) *string { return &s.Builtin }),
 		field("build", "Command that is run once before the first start.", command(), func(s *Service) *[]string { return &s.Build }),
 		field("run", "Command that is the service: a string split into words as a shell would, but run without one, or a list.", command(), func(s *Service) *[]string { return &s.Run }),
 		field("env", "Environment variables, passed as they are written: ${VAR} is not expanded.", table(identifier("variable name"), plain()), func(s *Service) *map[string]string { return &s.Env }),

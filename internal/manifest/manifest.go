@@ -70,7 +70,7 @@ func (s Stream) GroupCommit() bool { return s.Durability == DurabilityPower && s
 // Service is one small program, user-written or built-in.
 type Service struct {
 	Name      string
-	Builtin   string   // ingest, route, sink or zmq; empty for the user's programs
+	Builtin   string   // ingest, route, sink, push or zmq; empty for the user's programs
 	Build     []string // argv, run once before the first start; from a string by POSIX word rules, no shell
 	Run       []string // argv
 	Env       map[string]string
@@ -253,6 +253,12 @@ type Target struct {
 	Columns map[string]string // column to dotted path in the event's JSON
 	File    string            // folder of rotated .ndjson.zst files
 	Rotate  Rotate
+
+	// Of the built-in push service.
+	HTTP     string        `json:",omitempty"` // http:// or https:// URL, or unix:SOCKET:PATH; an event is a POST
+	Timeout  time.Duration `json:",omitzero"`  // of one request; default 10s
+	Attempts int           `json:",omitzero"`  // of one event before it is parked; default 5
+	Workers  int           `json:",omitzero"`  // requests at once; default 16
 }
 
 // Rotate says when a file sink finishes a file.

@@ -181,7 +181,7 @@ func builtinConfig(s manifest.Service) (json.RawMessage, error) {
 		settings = s.Ingest
 	case "route":
 		settings = s.RouteBy
-	case "sink":
+	case "sink", "push":
 		settings = s.To
 	case "zmq":
 		settings = s.ZMQ

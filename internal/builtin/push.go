@@ -1,0 +1,162 @@
+package builtin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hozo-dev/hozo"
+	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/jsonscan"
+	"github.com/hozo-dev/hozo/internal/manifest"
+)
+
+const (
+	pushTimeout  = 10 * time.Second
+	pushAttempts = 5
+	pushWorkers  = 16
+
+	// pushBackoff is before the second try; it doubles each time: with five attempts an endpoint may be away for 7.5 s.
+	pushBackoff = 500 * time.Millisecond
+
+	// pushPatience bounds how long a Retry-After is waited for.
+	pushPatience = time.Minute
+
+	// pushAnswer is how much of an answer is read, for the record of a parked event and so that the connection is used again.
+	pushAnswer = 4 << 10
+)
+
+// Headers of a pushed event.
+const (
+	pushEvent   = "Hozo-Event" // id, stream:sequence:index: the same however often it is sent
+	pushSubject = "Hozo-Subject"
+	pushAttempt = "Hozo-Attempt" // from 1, within this delivery
+	pushTime    = "Hozo-Time"    // when it was stored, RFC 3339
+	pushKey     = "Idempotency-Key"
+)
+
+// pusher sends each event to an HTTP endpoint, whose status code is the outcome: 2xx is done; 4xx parks the event, but
+// for 408, 425 and 429; everything else is tried again in place and then parked.
+type pusher struct {
+	client *http.Client
+	url    string
+}
+
+// pushParts makes a stage of each stream.
+func pushParts(s *hozo.Service) ([]hozo.Part, error) {
+	cfg, err := settings[manifest.Target](s.Conn())
+	if err != nil {
+		return nil, err
+	}
+	workers := cmp.Or(max(cfg.Workers, 0), pushWorkers)
+	p := newPusher(cfg.HTTP, cmp.Or(max(cfg.Timeout, 0), pushTimeout), workers)
+	parts := []hozo.Part{hozo.Func("connections", func(ctx context.Context, _ *hozo.Service) error {
+		<-ctx.Done()
+		p.client.CloseIdleConnections()
+		return nil
+	})}
+	for _, topic := range topics(s.Conn().Grant()) {
+		parts = append(parts, hozo.Stage(topic, p.handle, p.stageConfig(cfg, workers)))
+	}
+	return parts, nil
+}
+
+func (p *pusher) stageConfig(cfg manifest.Target, workers int) bus.StageConfig {
+	return bus.StageConfig{
+		Workers: workers, Attempts: cmp.Or(max(cfg.Attempts, 0), pushAttempts), Backoff: pushBackoff,
+		Timeout: p.client.Timeout + pushPatience + time.Second,
+	}
+}
+
+func newPusher(target string, timeout time.Duration, workers int) *pusher {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, MaxIdleConns: workers, MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers,
+		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: timeout, MaxResponseHeaderBytes: 64 << 10,
+	}
+	if socket, path, ok := manifest.SplitUnixURL(target); ok {
+		target = "http://localhost" + path
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}
+	}
+	return &pusher{url: target, client: &http.Client{
+		Transport: transport, Timeout: timeout,
+		// An event belongs to the address in the manifest and to no other.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func (p *pusher) handle(ctx context.Context, e bus.Event[[]byte], _ *bus.Out) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(e.Data))
+	if err != nil {
+		return bus.Reject("push/request", err)
+	}
+	kind := "application/octet-stream"
+	if jsonscan.Valid(e.Data) {
+		kind = "application/json"
+	}
+	id := e.ID.String()
+	for name, value := range map[string]string{
+		"Content-Type": kind, pushEvent: id, pushKey: id, pushSubject: e.Subject,
+		pushAttempt: strconv.Itoa(e.Attempt), pushTime: e.Time.UTC().Format(time.RFC3339Nano),
+	} {
+		req.Header.Set(name, value)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return &fault.Error{Code: "push/no-answer", Where: p.url, What: "the endpoint does not answer", Err: err}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, pushAnswer))
+	if err != nil && resp.StatusCode/100 == 2 {
+		text = nil // it is done, whatever became of the rest
+	}
+	return p.outcome(ctx, resp, text)
+}
+
+// outcome turns a status code into what becomes of the event.
+func (p *pusher) outcome(ctx context.Context, resp *http.Response, text []byte) error {
+	code := resp.StatusCode
+	if code/100 == 2 {
+		return nil
+	}
+	err := &fault.Error{
+		Code: fmt.Sprintf("push/%d", code), Where: p.url,
+		What: strings.TrimSpace(fmt.Sprintf("the endpoint answers %d %s", code, bytes.TrimSpace(text))),
+	}
+	switch {
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code/100 == 5:
+		if after := retryAfter(resp.Header.Get("Retry-After"), time.Now()); after > 0 && !pause(ctx, after) {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		return err
+	default:
+		return bus.Reject(err.Code, err) // sending it again would be answered the same
+	}
+}
+
+// retryAfter reads the header's two forms; what is longer than pushPatience is cut to it.
+func retryAfter(header string, now time.Time) time.Duration {
+	if header == "" {
+		return 0
+	}
+	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil {
+		return min(time.Duration(seconds)*time.Second, pushPatience)
+	}
+	at, err := http.ParseTime(header)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), pushPatience)
+}
