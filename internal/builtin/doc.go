@@ -26,4 +26,10 @@
 //
 // Without the headers a request that ended in 503, or in no answer, may be stored in part, and sending it again stores
 // that part twice.
+//
+// # One event
+//
+// POST /v1/publish/SUBJECT stores the body as one event, which must be one JSON document; newlines in it are taken out.
+// With the header Idempotency-Key a repeat within the stream's dedupe window is stored once and answered with
+// duplicate: true. The answers are those of ingest.
 package builtin

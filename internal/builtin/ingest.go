@@ -109,7 +109,11 @@ func (in *ingest) ready() error {
 
 // ServeHTTP answers one request; see the package comment for the protocol.
 func (in *ingest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	result, ref := in.handle(r)
+	answer := in.handle
+	if strings.HasPrefix(r.URL.Path, publishPath) {
+		answer = in.publishOne
+	}
+	result, ref := answer(r)
 	if ref != nil {
 		if r.Header.Get("Expect") == "" { // else the client has not sent it
 			_, _ = io.CopyN(io.Discard, r.Body, drainBytes) // an error is the client's, who is answered in any case
