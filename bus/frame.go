@@ -58,6 +58,15 @@ func published(stream, stored string) string {
 	return subject
 }
 
+// OpenData is OpenFrame for the payload of a message that was got in another way: its place in the stream is not known.
+func OpenData(stream, subject string, header nats.Header, data []byte) (*Frame, error) {
+	f := &Frame{Stream: stream, Subject: subject, Header: header}
+	if err := f.parse(data); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 func (f *Frame) parse(data []byte) error {
 	f.Bytes, f.message = len(data), data
 	if len(data) < len(frameMagic) || string(data[:len(frameMagic)]) != frameMagic {

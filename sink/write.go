@@ -109,6 +109,7 @@ func (s *Sink) park(ctx, work context.Context, batch Batch, rows []Poison) error
 		}
 		p := bus.Parked{Event: row.ID, Subject: f.Subject, Err: row.Err, Attempts: 1, Header: f.Header}
 		if origin, subject, retried := retriedFrom(f); retried {
+			origin.Index += row.ID.Index // a replayed frame holds several
 			p.Event, p.Subject = origin, subject
 		}
 		data, err := f.Event(row.ID.Index)

@@ -136,6 +136,8 @@ func (c *control) routes() http.Handler {
 		answer(w, letter, err)
 	})
 	mux.HandleFunc("POST /v1/dlq/{act}", c.bulk)
+	mux.HandleFunc("POST /v1/tap", c.tap)
+	mux.HandleFunc("POST /v1/replay", c.replay)
 	return mux
 }
 
