@@ -145,19 +145,29 @@ func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Strea
 			Durability: string(stream.Durability), Sync: costs[stream.Name].status(),
 		}
 		for _, src := range all[stream.Name] {
-			consumer, err := handle.Consumer(ctx, src.Durable)
-			if err != nil {
-				continue // a sink is placing its reader anew
+			if at, ok := position(ctx, handle, src); ok {
+				one.Consumers = append(one.Consumers, at)
 			}
-			one.Consumers = append(one.Consumers, position(src, consumer.CachedInfo()))
 		}
 		streams = append(streams, one)
 	}
 	return streams
 }
 
-func position(src wire.Source, info *jetstream.ConsumerInfo) status.Consumer {
-	return status.Consumer{Service: src.Durable, Lag: info.NumPending, InFlight: info.NumAckPending}
+// position is how far a service has come, over all partitions that it reads. It reports false while one of its readers is
+// being placed anew.
+func position(ctx context.Context, stream jetstream.Stream, src wire.Source) (status.Consumer, bool) {
+	at := status.Consumer{Service: src.Durable}
+	for _, reader := range src.Readers() {
+		consumer, err := stream.Consumer(ctx, reader.Durable)
+		if err != nil {
+			return at, false
+		}
+		info := consumer.CachedInfo()
+		at.Lag += info.NumPending
+		at.InFlight += info.NumAckPending
+	}
+	return at, true
 }
 
 // droppedOutput says of which instances output is missing in the log, and how many bytes.
