@@ -117,8 +117,11 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 	} else {
 		g.seqs, g.err = p.storeEvents(ctx, g)
 	}
-	if g.err == nil {
-		events := uint64(g.builder.Len())
+	switch events := uint64(g.builder.Len()); {
+	case g.err != nil:
+	case p.route.Frames && g.seqs[0] == 0:
+		p.conn.counters.countDropped(cmp.Or(p.counted, p.subject), events)
+	default:
 		p.conn.counters.AddOut(cmp.Or(p.counted, p.subject), events, uint64(g.builder.RawBytes())-events) // without the newlines
 	}
 	g.builder.Reset()

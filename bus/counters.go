@@ -36,6 +36,7 @@ type Counters struct {
 	eventsOut uint64
 	bytesOut  uint64
 	routes    map[string]uint64
+	fullDrops map[string]uint64 // events, by subject: their streams were full
 
 	busyMu    sync.Mutex
 	external  int       // workers announced by SetWorkers
@@ -117,7 +118,7 @@ func (c *Counters) report() wire.Report {
 	r := wire.Report{
 		EventsIn: c.EventsIn.Load(), BytesIn: c.BytesIn.Load(), EventsOut: c.eventsOut, BytesOut: c.bytesOut,
 		Parked: c.Parked.Load(), Retried: c.Retried.Load(), Tasks: c.Tasks.Load(), Routes: maps.Clone(c.routes),
-		Overflow: c.overflows(), Failed: c.Failed.Load(),
+		Overflow: c.fullDropsLocked(c.overflows()), Failed: c.Failed.Load(),
 	}
 	c.live.addTo(&r)
 	return r

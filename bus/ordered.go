@@ -259,7 +259,7 @@ func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg) bool {
 				l.condition(m, stream)
 			}
 		}
-		left, err := s.conn.storeOnce(l.work, msgs)
+		left, err := s.conn.storeOnce(l.work, msgs, (&Out{conn: s.conn}).dropOf)
 		if len(left) == 0 {
 			return true
 		}

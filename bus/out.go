@@ -44,6 +44,8 @@ type Out struct {
 	msgsMark  int
 	sentBytes int // by the event in hand
 
+	droppedEvents map[string]uint64 // of the frame, by subject; nil most of the time
+
 	encoded []byte // of all messages of the frame; their Data aliases it or an older one
 	scratch []byte // compression
 	joined  []byte // an event in pieces, to find its key
@@ -215,6 +217,7 @@ func (o *Out) beginFrame(source string, f *Frame) {
 	}
 	clear(o.msgs)
 	o.used, o.msgs = o.used[:0], o.msgs[:0]
+	clear(o.droppedEvents)
 	// The time is part of the ids because a stream that lost its tail with the power, or was made anew, gives its
 	// sequences a second time, and other events must not pass for repeats of the first ones.
 	o.source = source + ":" + strconv.FormatUint(f.Seq, 10) + ":" + strconv.FormatInt(f.Time.UnixNano(), 36)
@@ -322,7 +325,7 @@ func (o *Out) sendLive() {
 // count adds what was stored to the counters.
 func (o *Out) count() {
 	for _, r := range o.used {
-		if n := r.events.len(); n > 0 {
+		if n := r.events.len() - int(o.droppedEvents[r.subject]); n > 0 {
 			o.conn.counters.AddOut(r.counted, uint64(n), uint64(r.events.bytes()-n)) // without the newlines
 		}
 	}

@@ -22,7 +22,8 @@ const (
 // success. frame is any payload: a frame, or one event of a stream without frames. The header may be nil and is not
 // changed. When the message carries an id or an expected sequence, a broker that is away or does not answer is asked
 // again until ctx ends; otherwise there is one try. The errors are the faults bus/unavailable, bus/stream-full,
-// bus/store-full, bus/no-route, bus/too-large and bus/wrong-sequence.
+// bus/store-full, bus/no-route, bus/too-large and bus/wrong-sequence. A message that a full stream with the policy
+// drop_newest drops is acknowledged with sequence 0; one with an expected sequence is not dropped but refused.
 func (c *Conn) PublishFrame(
 	ctx context.Context, subject string, h nats.Header, frame []byte, opts ...jetstream.PublishOpt,
 ) (*jetstream.PubAck, error) {
@@ -37,6 +38,9 @@ func (c *Conn) PublishFrame(
 		ack, err := c.publishOnce(ctx, msg, opts)
 		if err == nil {
 			return ack, nil
+		}
+		if c.drops(subject, err) && !conditional(msg.Header) {
+			return &jetstream.PubAck{}, nil
 		}
 		if !retryable(err) || !repeatable(msg.Header) {
 			return nil, err
@@ -131,11 +135,11 @@ func retryDelay(attempt int) time.Duration {
 
 // storeAll stores messages that carry ids, trying until every one is acknowledged or ctx ends. It tells blocked about
 // every try after which some are left. The messages' bytes must stay as they are until it returns.
-func (c *Conn) storeAll(ctx context.Context, msgs []*nats.Msg, blocked func(error)) error {
+func (c *Conn) storeAll(ctx context.Context, msgs []*nats.Msg, blocked func(error), dropped func(*nats.Msg)) error {
 	left := msgs
 	for attempt := 0; len(left) > 0; attempt++ {
 		var err error
-		if left, err = c.storeOnce(ctx, left); len(left) == 0 {
+		if left, err = c.storeOnce(ctx, left, dropped); len(left) == 0 {
 			break
 		}
 		if ctx.Err() != nil {
@@ -149,8 +153,9 @@ func (c *Conn) storeAll(ctx context.Context, msgs []*nats.Msg, blocked func(erro
 	return nil
 }
 
-// storeOnce sends every message once and returns those that were not acknowledged, with why.
-func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg) (left []*nats.Msg, err error) {
+// storeOnce sends every message once and returns those that were not acknowledged, with why, but for those that their
+// stream's policy drops.
+func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg, dropped func(*nats.Msg)) (left []*nats.Msg, err error) {
 	type sent struct {
 		msg    *nats.Msg
 		future jetstream.PubAckFuture
@@ -161,10 +166,13 @@ func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg) (left []*nats.Ms
 	settle := func() {
 		batch := powerBatch{conn: c, link: link}
 		for _, s := range out {
-			if ack, e := c.await(ctx, s.future); e != nil {
-				left, err = append(left, s.msg), worse(err, e)
-			} else {
+			switch ack, e := c.await(ctx, s.future); {
+			case e == nil:
 				batch.add(s.msg, ack.Sequence)
+			case c.drops(s.msg.Subject, e):
+				dropped(s.msg)
+			default:
+				left, err = append(left, s.msg), worse(err, e)
 			}
 			c.outWindow.Release(s.bytes)
 		}

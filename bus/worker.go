@@ -303,7 +303,7 @@ func (w *worker) store(work context.Context) bool {
 	err := w.stage.conn.storeAll(work, msgs, func(err error) {
 		w.stage.blocked.set(err, again)
 		again = true
-	})
+	}, w.out.dropOf)
 	if again {
 		w.stage.blocked.clear()
 	}

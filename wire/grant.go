@@ -55,11 +55,19 @@ type Route struct {
 	Stream      string `json:"stream"`
 	Compression string `json:"compression"`     // "zstd", "s2" or "none"
 	Power       bool   `json:"power,omitempty"` // the stream's durability: stored means on disk, see CommitSubject
+	Full        string `json:"full,omitempty"`  // what happens to an event that the stream has no room for; empty is FullBlock
 	Frames      bool   `json:"frames"`          // false: one message an event, for foreign NATS clients
 
 	Partitions int    `json:"partitions,omitempty"` // of a stream with a key; 0 when it has none
 	Key        string `json:"key,omitempty"`        // dotted path of the key in events that are JSON
 }
+
+// What happens to an event that a full stream has no room for.
+const (
+	FullBlock      = "block"       // it is refused; stages keep it and try again, HTTP clients get 503
+	FullDropNewest = "drop_newest" // it is dropped and counted by who publishes it
+	FullDropOldest = "drop_oldest" // the stream's oldest is dropped, read or not, and counted
+)
 
 // ReadGrant reads the Grant in the file at path.
 func ReadGrant(path string) (Grant, error) {

@@ -22,6 +22,7 @@ type StreamSpec struct {
 	Name       string        // in the manifest: "events.raw"
 	Keep       time.Duration // age at which messages are dropped; zero keeps them for ever
 	MaxBytes   int64         // most bytes on disk, beyond which publishing is refused; zero means no limit of its own
+	DropOld    bool          // a full stream drops its oldest messages, read or not, instead of refusing new ones
 	Memory     bool          // lives in the broker's memory
 	Partitions int           // of a stream with a key; 0 without one
 	Key        string        // what stands for it in the manifest
@@ -95,6 +96,9 @@ func (s StreamSpec) StreamConfig() jetstream.StreamConfig {
 	}
 	if cfg.MaxAge > 0 {
 		cfg.Duplicates = min(cfg.Duplicates, cfg.MaxAge) // JetStream's rule
+	}
+	if s.DropOld {
+		cfg.Discard = jetstream.DiscardOld
 	}
 	if s.Memory {
 		cfg.Storage = jetstream.MemoryStorage

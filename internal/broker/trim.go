@@ -33,7 +33,7 @@ func Trim(ctx context.Context, js jetstream.JetStream, layout Layout) (uint64, e
 		errs    []error
 	)
 	for _, s := range layout.Streams {
-		if s.MaxBytes <= 0 || len(consumers[s.Name]) == 0 {
+		if s.MaxBytes <= 0 || s.DropOld || len(consumers[s.Name]) == 0 {
 			continue
 		}
 		n, err := trimStream(ctx, js, s, consumers[s.Name])

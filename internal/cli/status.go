@@ -64,9 +64,14 @@ func (o *options) printStatus(s status.Snapshot) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	for _, stream := range s.Streams {
+		if stream.Dropped > 0 {
+			fmt.Fprintf(out, "\ndropped:  stream %s has dropped its %d oldest frames\n", stream.Name, stream.Dropped)
+		}
+	}
 	for _, service := range s.Services {
 		for _, topic := range slices.Sorted(maps.Keys(service.Traffic.Overflow)) {
-			fmt.Fprintf(out, "\ndropped:  %s has dropped %d live events of %s\n", service.Name, service.Traffic.Overflow[topic], topic)
+			fmt.Fprintf(out, "\ndropped:  %s has dropped %d events of %s\n", service.Name, service.Traffic.Overflow[topic], topic)
 		}
 		if sc := service.Scaling; sc != nil {
 			fmt.Fprintf(out, "\nscaling:  %s has %d instances by %s (manifest: %s)", service.Name, sc.Wanted, sc.By, sc.Declared)

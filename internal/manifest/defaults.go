@@ -25,7 +25,7 @@ func newManifest() Manifest {
 func newStream(name string) Stream {
 	return Stream{
 		Name: name, Keep: defaultKeep, MaxBytes: 1 << 30, Durability: DurabilityProcess, Compression: "zstd", Frames: true,
-		Dedupe: defaultDedupe,
+		Dedupe: defaultDedupe, Full: wire.FullBlock,
 	}
 }
 

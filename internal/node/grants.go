@@ -144,6 +144,14 @@ func durable(sources []wire.Source, streams map[string]manifest.Stream) []wire.S
 	return sources
 }
 
+// full is the policy of a stream that is full, left out when it is the usual one: grants that exist stay as they are.
+func full(s manifest.Stream) string {
+	if s.Full == wire.FullBlock {
+		return ""
+	}
+	return s.Full
+}
+
 func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route {
 	var all []wire.Route
 	for _, p := range s.Publishes {
@@ -153,7 +161,7 @@ func routes(s manifest.Service, streams map[string]manifest.Stream) []wire.Route
 		stream := streams[p.Stream]
 		route := wire.Route{
 			Subject: p.Subject, Stream: p.Stream, Compression: stream.Compression, Frames: stream.Frames,
-			Partitions: stream.Partitions, Key: stream.Key, Power: stream.GroupCommit(),
+			Partitions: stream.Partitions, Key: stream.Key, Power: stream.GroupCommit(), Full: full(stream),
 		}
 		all = append(all, route)
 		if s.Builtin == "ingest" { // a numbered producer has a subject of its own

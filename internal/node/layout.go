@@ -14,7 +14,7 @@ func layoutOf(m *manifest.Manifest) broker.Layout {
 	for _, s := range m.Streams {
 		l.Streams = append(l.Streams, broker.StreamSpec{
 			Name: s.Name, Keep: s.Keep, MaxBytes: int64(s.MaxBytes), Memory: s.Durability == manifest.DurabilityMemory, Dedupe: s.Dedupe,
-			Partitions: s.Partitions, Key: s.Key,
+			DropOld: s.Full == wire.FullDropOldest, Partitions: s.Partitions, Key: s.Key,
 		})
 	}
 	streams := streamsOf(m)

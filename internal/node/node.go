@@ -45,6 +45,7 @@ type Node struct {
 	totals     *totals
 	feed       *feed
 	flow       flow
+	slow       slowReaders
 	low        lowSince
 	binaries   *binaries
 	letters    sync.Mutex // one command on dead letters at a time
@@ -197,6 +198,9 @@ func (n *Node) tend(ctx context.Context) error {
 		if err := n.catchUp(ctx); err != nil {
 			return err
 		}
+	}
+	if m := n.current(); m != nil {
+		n.flows(ctx, m) // a reader is slow by comparison with what it was
 	}
 	_, err := broker.Trim(ctx, n.js, layout)
 	return err

@@ -52,6 +52,7 @@ func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream
 	defer cancel()
 	n.flow.streams, n.flow.queues = n.streams(ctx, m), n.queues(ctx, m)
 	n.flow.problems = n.streamProblems(ctx, n.flow.streams)
+	n.flow.problems = append(n.flow.problems, n.slow.look(time.Now(), n.flow.streams)...)
 	n.flow.problems = append(n.flow.problems, syncProblems(m, n.syncCosts(ctx, m))...)
 	n.flow.of, n.flow.asked = m, time.Now()
 	return n.flow.streams, n.flow.queues, n.flow.problems
@@ -142,6 +143,7 @@ func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Strea
 		one := status.Stream{
 			Name: stream.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
 			FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq, Consumers: []status.Consumer{},
+			Full: stream.Full, Dropped: droppedOldest(stream, info.State.FirstSeq),
 			Durability: string(stream.Durability), Sync: costs[stream.Name].status(),
 		}
 		for _, src := range all[stream.Name] {

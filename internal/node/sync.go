@@ -77,3 +77,12 @@ func syncProblems(m *manifest.Manifest, costs map[string]cost) []status.Problem 
 	}
 	return problems
 }
+
+// droppedOldest is how many messages a stream has dropped to make room or because of their age. Nothing else removes
+// messages from a stream that drops its oldest, so its first sequence tells.
+func droppedOldest(s manifest.Stream, first uint64) uint64 {
+	if s.Full != wire.FullDropOldest || first == 0 {
+		return 0
+	}
+	return first - 1
+}

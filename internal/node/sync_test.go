@@ -37,3 +37,5 @@ func TestADiskThatCannotKeepItsWordIsAProblem(t *testing.T) {
 		t.Errorf("nothing known is a problem: %+v", got)
 	}
 }
+
+func streamWith(full string) manifest.Stream { return manifest.Stream{Name: "orders", Full: full} }

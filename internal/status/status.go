@@ -134,6 +134,8 @@ type Stream struct {
 	LastSeq   uint64     `json:"last_seq"`
 	Consumers []Consumer `json:"consumers"`
 
+	Full       string `json:"full"`           // what becomes of an event that there is no room for
+	Dropped    uint64 `json:"dropped"`        // messages that a stream with full: drop_oldest has dropped, by size or age; exact
 	Durability string `json:"durability"`     // what an acknowledgement survives: memory, process or power
 	Sync       *Sync  `json:"sync,omitempty"` // what that costs; nil when nobody has waited for the disk yet
 }
