@@ -114,17 +114,17 @@ func (c *Conn) CommitStored(ctx context.Context, subject string, seq, link uint6
 // JetStream name. Parked events, retried ones and tasks must be when anything that this service reads or writes must:
 // they stand for such events.
 func (c *Conn) commitsOn(subject string) (js string, must bool) {
+	if !c.powerful {
+		return "", false // first: it is asked for every task
+	}
 	if rest, isTask := strings.CutPrefix(subject, wire.TaskStream+"."); isTask {
 		queue, _, _ := strings.Cut(rest, ".")
-		return wire.StreamName(wire.QueueStream(queue)), c.powerful
+		return wire.StreamName(wire.QueueStream(queue)), true
 	}
 	for _, platform := range []string{wire.DeadStream, wire.RetryStream, wire.RecordStream} {
 		if strings.HasPrefix(subject, platform+".") {
-			return wire.StreamName(platform), c.powerful
+			return wire.StreamName(platform), true
 		}
-	}
-	if !c.powerful {
-		return "", false
 	}
 	route, err := c.route(subject)
 	return wire.StreamName(route.Stream), err == nil && route.Power
