@@ -19,7 +19,7 @@ var odd = map[string]string{
 }
 
 // builtinOf is the kind of service that has a setting.
-var builtinOf = map[string]string{"Ingest": "ingest", "RouteBy": "route", "To": "sink"}
+var builtinOf = map[string]string{"Ingest": "ingest", "RouteBy": "route", "To": "sink", "ZMQ": "zmq"}
 
 // A field of the manifest that takes no part in the difference is one whose change never takes effect.
 func TestEveryFieldOfTheManifestTakesPartInTheDifference(t *testing.T) {
