@@ -47,9 +47,12 @@ type ingest struct {
 type ingestStream struct {
 	subject   string
 	route     wire.Route
-	publisher *bus.Publisher // of requests without a producer
-	builders  sync.Pool      // *bus.Builder
-	latest    *latestCache   // newest batch of each producer
+	publisher *bus.Publisher       // of requests without a producer
+	builders  sync.Pool            // *bus.Builder
+	latest    *latestCache[latest] // newest frame on each producer's subject
+
+	partitionOf func(event []byte) int // of a stream with a key
+	keyed       *latestCache[[]latest] // and the newest frame of each producer in each of its partitions
 }
 
 // newIngest makes the handler for the subjects that conn's grant may publish to.
@@ -74,8 +77,11 @@ func newIngest(conn *bus.Conn, cfg manifest.Ingest) (*ingest, error) {
 		}
 		codec, _ := wire.CodecOf(route.Compression) // the manifest has checked the word
 		in.only = &ingestStream{
-			subject: route.Subject, route: route, publisher: publisher, latest: newLatestCache(),
+			subject: route.Subject, route: route, publisher: publisher, latest: newLatestCache[latest](), keyed: newLatestCache[[]latest](),
 			builders: sync.Pool{New: func() any { return bus.NewBuilder(codec) }},
+		}
+		if route.Partitions > 0 {
+			in.only.partitionOf = bus.Partitioner(route)
 		}
 		in.streams[route.Subject] = in.only
 	}
@@ -251,6 +257,9 @@ func (in *ingest) publish(ctx context.Context, st *ingestStream, b batch) (store
 		}()
 		if err != nil {
 			return s, err
+		}
+		if st.route.Partitions > 0 {
+			continue // in many frames, which lie between others
 		}
 		last := id.Seq
 		if !st.route.Frames {

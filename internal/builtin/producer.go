@@ -68,6 +68,9 @@ func (l latest) whole() bool { return l.part+1 == l.parts }
 // only if the one before it is the subject's last message, so whoever sends the batch, and however often, every part
 // is stored by one of them.
 func (in *ingest) store(ctx context.Context, st *ingestStream, who producer, b batch) (stored, error) {
+	if st.route.Partitions > 0 {
+		return in.storeKeyed(ctx, st, who, b)
+	}
 	subject := st.subject + ".in." + who.id
 	sent := false // this request stored a part itself
 	for range chainTries {
@@ -127,23 +130,33 @@ func nextPart(have latest, batch uint64, parts int) (int, error) {
 
 // storePart stores part i of the batch behind the frame have and returns it as the newest.
 func (in *ingest) storePart(ctx context.Context, st *ingestStream, subject string, have latest, who producer, b batch, i int) (latest, error) {
+	p := b.parts[i]
+	events := make([][]byte, 0, p.events)
+	b.eachEvent(p, func(event []byte) { events = append(events, event) })
+	return in.storeFrame(ctx, st, subject, have, latest{batch: who.batch, part: i, parts: len(b.parts)}, who, events, p.end-p.start)
+}
+
+// storeFrame stores events, which are so many bytes with their newlines, as the part next behind the frame have, whose
+// first is that of the batch, and returns it as the newest.
+func (in *ingest) storeFrame(
+	ctx context.Context, st *ingestStream, subject string, have, next latest, who producer, events [][]byte, bytes int,
+) (latest, error) {
 	builder := st.builders.Get().(*bus.Builder)
 	defer st.builders.Put(builder)
 	defer builder.Reset()
-	p := b.parts[i]
-	b.eachEvent(p, func(event []byte) { builder.Add(event) })
-
-	next := latest{first: have.first, batch: who.batch, part: i, parts: len(b.parts)}
+	for _, event := range events {
+		builder.Add(event)
+	}
 	header := nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(have.seq, 10)},
 		wire.HeaderProducer:                 {who.id},
 	}
-	batchHeader := fmt.Sprintf("%d/%d/%d", who.batch, i, len(b.parts))
-	if i > 0 {
+	batchHeader := fmt.Sprintf("%d/%d/%d", next.batch, next.part, next.parts)
+	if next.part > 0 {
 		batchHeader += "/" + strconv.FormatUint(have.first, 10)
 	}
 	header[wire.HeaderBatch] = []string{batchHeader}
-	bus.PutTrace(ctx, header, p.events)
+	bus.PutTrace(ctx, header, len(events))
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
 	ack, err := in.conn.PublishFrame(ctx, subject, header, builder.Frame())
@@ -151,9 +164,9 @@ func (in *ingest) storePart(ctx context.Context, st *ingestStream, subject strin
 		return have, err
 	}
 	// Counted under the subject that the manifest knows: producers are many.
-	in.conn.Counters().AddOut(st.subject, uint64(p.events), uint64(p.end-p.start-p.events))
-	next.seq = ack.Sequence
-	if i == 0 {
+	in.conn.Counters().AddOut(st.subject, uint64(len(events)), uint64(bytes-len(events)))
+	next.seq, next.first = ack.Sequence, have.first
+	if next.part == 0 {
 		next.first = ack.Sequence
 	}
 	return next, nil
@@ -164,6 +177,15 @@ func (in *ingest) latestOf(ctx context.Context, st *ingestStream, subject string
 	if have, ok := st.latest.get(subject); ok {
 		return have, nil
 	}
+	have, err := in.readLatest(ctx, st, subject)
+	if err == nil {
+		st.latest.put(subject, have)
+	}
+	return have, err
+}
+
+// readLatest returns the newest frame of a subject from the stream.
+func (in *ingest) readLatest(ctx context.Context, st *ingestStream, subject string) (latest, error) {
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
 	link := in.conn.Link()
@@ -174,7 +196,6 @@ func (in *ingest) latestOf(ctx context.Context, st *ingestStream, subject string
 	if err != nil {
 		return latest{}, &fault.Error{Code: bus.CodeUnavailable, Where: subject, What: "the producer's newest batch cannot be read", Err: err}
 	}
-	st.latest.put(subject, have)
 	return have, nil
 }
 

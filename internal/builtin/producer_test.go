@@ -200,7 +200,7 @@ func TestRestartsOfIngestAndBrokerDoubleNothing(t *testing.T) {
 
 func TestLatestCacheForgetsTheOldest(t *testing.T) {
 	t.Parallel()
-	c := newLatestCache()
+	c := newLatestCache[latest]()
 	for i := range maxProducers {
 		c.put(strconv.Itoa(i), latest{seq: uint64(i)})
 	}
