@@ -83,7 +83,7 @@ var sole = map[string]struct {
 	"github.com/goccy/go-yaml":                 {[]string{"internal/manifest"}, "only the manifest is YAML"},
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli"}, "flags are read in one room"},
-	"github.com/expr-lang/expr":                {[]string{"internal/builtin", "internal/manifest"}, "conditions are checked by the manifest and run by route"},
+	"github.com/expr-lang/expr":                {[]string{"internal/builtin", "internal/manifest", "internal/node"}, "conditions are checked by the manifest and run by route and by tap"},
 	"google.golang.org/protobuf":               {[]string{"bus/protobuf"}, "services without protocol buffers link none"},
 	"google.golang.org/grpc":                   {[]string{}, "one health call is not worth it; a test tool"},
 	"github.com/hanwen/go-fuse/v2":             {[]string{"internal/testkit"}, "a disk whose power can be cut is a test tool"},
