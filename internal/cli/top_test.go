@@ -112,9 +112,9 @@ func openScreen(t *testing.T, rows, cols int) *screen {
 	s.resize(t, rows, cols)
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = io.Copy(s, ptm) })    // it ends with an error when the terminal is closed
-	wg.Go(func() { _, _ = io.Copy(ptm, s.vt) }) // what a terminal answers; ends with the emulator
+	wg.Go(func() { _, _ = io.Copy(ptm, s.vt) }) // what a terminal answers; ends with its pipe
 	t.Cleanup(func() {
-		_ = s.vt.Close()
+		_ = s.vt.InputPipe().(io.Closer).Close() // its Close races with its Read
 		tty.Close()
 		wg.Wait()
 		ptm.Close()
