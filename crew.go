@@ -48,6 +48,7 @@ func (s *Service) assemble(ctx context.Context, parts []Part) (*crew, error) {
 	c := &crew{service: s, grace: DefaultGrace}
 	for _, p := range flat {
 		c.grace = cmp.Or(max(p.grace, 0), c.grace)
+		s.use = append(s.use, p.use...)
 		if p.needsBus && s.conn == nil { // only a With can get here: connect has looked at the others
 			_, err := bus.FromEnv(ctx, s.log) // there is no grant: it says so at once
 			return nil, err
@@ -75,7 +76,7 @@ func (s *Service) build(parts []Part, grace time.Duration) (members []member, er
 	workers := 0
 	for _, p := range parts {
 		if p.build == nil {
-			continue // a Grace
+			continue // a Grace or a Use
 		}
 		m, err := p.build(s, grace-goodbye(grace))
 		if err != nil {

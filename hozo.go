@@ -3,6 +3,7 @@
 //	func main() {
 //		hozo.Main(
 //			hozo.Stage(raw, classify),        // handle the events of a stream
+//			hozo.Collect(parts, join, three), // gather the events of a key
 //			hozo.Handle(thumbnail, shrink),   // do queued tasks
 //			hozo.Serve(price, quote),         // answer requests of other services
 //			hozo.HTTP(mux),                   // serve HTTP on the socket that the platform holds

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hozo-dev/hozo/bus"
@@ -17,7 +18,8 @@ import (
 // Part is one thing that a service does. The functions of this package make them.
 type Part struct {
 	needsBus bool
-	grace    time.Duration // of a Grace; else 0
+	grace    time.Duration    // of a Grace; else 0
+	use      []bus.Middleware // of a Use
 	more     func(*Service) ([]Part, error)
 	build    func(*Service, time.Duration) (member, error) // the duration is the parts' share of the grace
 }
@@ -53,7 +55,25 @@ func Stage[T any](topic bus.Topic[T], fn bus.HandlerFunc[T], config ...bus.Stage
 		if cfg.Drain <= 0 {
 			cfg.Drain = grace
 		}
+		cfg.Use = slices.Concat(s.use, cfg.Use)
 		stage, err := bus.NewStage(s.conn, topic, fn, cfg)
+		if err != nil {
+			return member{}, fmt.Errorf("%s: %w", name, err)
+		}
+		return member{name: name, layer: layerWork, runner: stage}, nil
+	}}
+}
+
+// Collect joins the events of topic by key and hands fn each set of them, as bus.NewCollect says. The service needs the
+// topic's stream under consumes with ordered: true, and the stream a key.
+func Collect[T any](topic bus.Topic[T], fn bus.CollectFunc[T], config bus.CollectConfig) Part {
+	return Part{needsBus: true, build: func(s *Service, grace time.Duration) (member, error) {
+		name, cfg := "collect "+topic.Subject(), config
+		if cfg.Stage.Drain <= 0 {
+			cfg.Stage.Drain = grace
+		}
+		cfg.Stage.Use = slices.Concat(s.use, cfg.Stage.Use)
+		stage, err := bus.NewCollect(s.conn, topic, fn, cfg)
 		if err != nil {
 			return member{}, fmt.Errorf("%s: %w", name, err)
 		}
@@ -75,6 +95,7 @@ func Handle[T any](kind task.Kind[T], fn func(ctx context.Context, t task.Task[T
 		if cfg.Logger == nil {
 			cfg.Logger = s.log
 		}
+		cfg.Use = slices.Concat(s.use, cfg.Use)
 		worker := task.NewWorker(s.conn, kind, fn, cfg)
 		return member{name: name, layer: layerWork, runner: worker, workers: worker.Concurrency()}, nil
 	}}
@@ -93,6 +114,7 @@ func Serve[Req, Resp any](
 		if cfg.Drain <= 0 {
 			cfg.Drain = grace
 		}
+		cfg.Use = slices.Concat(s.use, cfg.Use)
 		return member{name: name, layer: layerWork, runner: call.Serve(s.conn, fn, cfg)}, nil
 	}}
 }
@@ -109,6 +131,7 @@ func Watch[T any](topic bus.Topic[T], fn bus.WatchFunc[T], config ...bus.WatchCo
 		if cfg.Drain <= 0 {
 			cfg.Drain = grace
 		}
+		cfg.Use = slices.Concat(s.use, cfg.Use)
 		return member{name: name, layer: layerWork, runner: topic.Watch(s.conn, fn, cfg)}, nil
 	}}
 }
@@ -217,6 +240,10 @@ func With(fn func(s *Service) ([]Part, error)) Part { return Part{more: fn} }
 // the manifest's; set both when handlers need longer. A fifth of it, at most two seconds, is kept for the last report
 // and the goodbye to the bus.
 func Grace(d time.Duration) Part { return Part{grace: d} }
+
+// Use puts middleware around the handlers of all stages, sets, tasks, calls and watches of the service, wherever it stands
+// among the parts, outside of what their configs Use. The first is outermost.
+func Use(middleware ...bus.Middleware) Part { return Part{use: middleware} }
 
 // one returns the only config or the zero one.
 func one[C any](name string, configs []C) (cfg C, err error) {

@@ -30,6 +30,7 @@ const (
 type Service struct {
 	conn  *bus.Conn // nil without a bus
 	log   *slog.Logger
+	use   []bus.Middleware // around every handler
 	phase atomic.Int32
 }
 

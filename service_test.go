@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,6 +76,74 @@ func TestPartsOfAServiceWorkTogether(t *testing.T) {
 		}
 		return last.Tasks == 1 && last.EventsOut == 1 && last.EventsIn >= 1
 	}, "the last report has everything")
+}
+
+func TestUseWrapsEveryHandlerOfTheService(t *testing.T) {
+	platform(t)
+	var mu sync.Mutex
+	var wrong []string
+	seen := make(map[string]bool)
+	all := make(chan struct{})
+	layers := func(depth string) bus.Middleware {
+		return func(next bus.HandleFunc) bus.HandleFunc {
+			return func(ctx context.Context, w *bus.Work) error {
+				ctx = context.WithValue(ctx, layersKey{}, depthOf(ctx)+depth)
+				err := next(ctx, w)
+				mu.Lock()
+				defer mu.Unlock()
+				if depth == "b" && depthOf(ctx) != "ab" {
+					wrong = append(wrong, w.Kind+": "+depthOf(ctx))
+				}
+				if seen[w.Kind] = true; depth == "b" && len(seen) == 3 {
+					select {
+					case <-all:
+					default:
+						close(all)
+					}
+				}
+				return err
+			}
+		}
+	}
+	s := run(t,
+		hozo.Stage(raw, func(ctx context.Context, e bus.Event[order], out *bus.Out) error {
+			if depthOf(ctx) != "abc" {
+				t.Errorf("the stage's own middleware is at %q, want it inside", depthOf(ctx))
+			}
+			return packing.EnqueueFrom(out, e.Value)
+		}, bus.StageConfig{Use: []bus.Middleware{layers("c")}}),
+		hozo.With(func(s *hozo.Service) ([]hozo.Part, error) {
+			return []hozo.Part{
+				hozo.Handle(packing, func(ctx context.Context, one task.Task[order]) error {
+					_, err := price.Ask(ctx, s.Conn(), one.Args)
+					return err
+				}),
+				hozo.Func("shop", func(ctx context.Context, s *hozo.Service) error {
+					_, err := raw.Publish(ctx, s.Conn(), order{"tea"})
+					<-ctx.Done()
+					return err
+				}),
+			}, nil
+		}),
+		hozo.Serve(price, func(_ context.Context, o order) (int, error) { return len(o.Item), nil }),
+		hozo.Use(layers("a"), layers("b")),
+	)
+	testkit.Wait(t, all)
+	if err := s.stop(t); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if !seen["stage"] || !seen["task"] || !seen["call"] || len(wrong) > 0 {
+		t.Errorf("handlers seen: %v, out of order: %q", seen, wrong)
+	}
+}
+
+type layersKey struct{}
+
+func depthOf(ctx context.Context) string {
+	depth, _ := ctx.Value(layersKey{}).(string)
+	return depth
 }
 
 func TestStopDrainsHTTPAndMessagesAsOneUnit(t *testing.T) {

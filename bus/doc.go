@@ -3,7 +3,7 @@
 // # Parts
 //
 // A [Topic] is a subject with a Go type. A [Stage] reads a topic with many workers and hands each event to a
-// [HandlerFunc]; what the handler sends goes through its [Out]. A [Publisher] stores events that come from outside, such
+// [HandlerFunc]; what the handler sends goes through its [Out]. [NewCollect] makes one that gathers the events of a key. A [Publisher] stores events that come from outside, such
 // as HTTP requests. A [Follower] reads a stream strictly in order, for sinks. A [Watcher] hears live events. A [Call]
 // asks another service and waits for its answer; [Call.Gather] asks every instance of it. All of them share one [Conn], whose rights and wiring come from the
 // instance's wire.Grant.
@@ -81,6 +81,12 @@
 // true handles the events of each key one at a time and in order, over all its instances: they share out the stream's
 // partitions, take over from those that die, and the broker refuses what an earlier owner of a partition still sends.
 // Output to a stream with a key keeps the order. An event that is parked lets the next of its key go on.
+//
+// # Sets
+//
+// [NewCollect] joins events by key: it hands [Set]s of so many events, or of those that came in time, to a handler. It
+// reads as a service with ordered: true does, and what waits for the rest of its set is not acknowledged. Which events
+// make a set is settled once, whatever happens to the processes: see NewCollect.
 //
 // # Failure of one event
 //

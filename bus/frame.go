@@ -30,6 +30,9 @@ type Frame struct {
 	decoded bool
 	scratch []byte // where to decompress; a Stage lends its own
 
+	first int     // index of the first event; only a set's is not 0
+	set   *rawSet // that a Stage takes for the one event of this frame; else nil
+
 	content string // content type that the headers state; asked for by a Stage
 
 	pending uint64 // messages behind this one when it was delivered
@@ -105,7 +108,9 @@ func (f *Frame) RawBytes() int {
 }
 
 // ID names event i.
-func (f *Frame) ID(i int) wire.EventID { return wire.EventID{Stream: f.Stream, Seq: f.Seq, Index: i} }
+func (f *Frame) ID(i int) wire.EventID {
+	return wire.EventID{Stream: f.Stream, Seq: f.Seq, Index: f.first + i}
+}
 
 // Event returns event i, from 0 to Len()-1. The first call decompresses the frame. The bytes must not be changed.
 func (f *Frame) Event(i int) ([]byte, error) {

@@ -51,14 +51,15 @@ func moveOn(ctx context.Context) error {
 
 // drill is one run of the service under trouble.
 type drill struct {
-	t      *testing.T
-	b      *testkit.TestBroker
-	grants []string // files, by instance
-	alive  map[int]*testkit.Process
+	t       *testing.T
+	b       *testkit.TestBroker
+	program string   // that each instance runs
+	grants  []string // files, by instance
+	alive   map[int]*testkit.Process
 }
 
 func newDrill(t *testing.T, instances int) *drill {
-	d := &drill{t: t, b: testkit.BrokerProcess(t), alive: make(map[int]*testkit.Process)}
+	d := &drill{t: t, b: testkit.BrokerProcess(t), program: "mover", alive: make(map[int]*testkit.Process)}
 	dir := testkit.TempDir(t)
 	for i := range instances {
 		data, err := json.Marshal(d.b.Grant(t, orderedGrant()))
@@ -78,7 +79,7 @@ func newDrill(t *testing.T, instances int) *drill {
 func (d *drill) start() {
 	for i, path := range d.grants {
 		if d.alive[i+1] == nil {
-			d.alive[i+1] = testkit.Start(d.t, "mover", wire.EnvBus+"="+d.b.URL, wire.EnvGrant+"="+path)
+			d.alive[i+1] = testkit.Start(d.t, d.program, wire.EnvBus+"="+d.b.URL, wire.EnvGrant+"="+path)
 			return
 		}
 	}

@@ -1,7 +1,9 @@
 package bus
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"sync"
@@ -29,15 +31,18 @@ type lease struct {
 
 	epoch uint64
 	done  atomic.Uint64 // everything up to here is settled; recorded by commit
+	tail  uint64        // the stream's last sequence when the lease began
 
 	mu        sync.Mutex
 	rec       ownerRecord
-	committed func(uint64) // told what is recorded
+	committed func(uint64)                                // told what is recorded
+	snapshot  func() (done uint64, state json.RawMessage) // what is to be recorded
 }
 
 func newLease(o *ownership, work context.Context, rec ownerRecord) *lease {
 	l := &lease{o: o, p: rec.Partition, rec: rec, epoch: rec.Epoch, fences: make(map[string]uint64), committed: func(uint64) {}}
 	l.done.Store(rec.Done)
+	l.snapshot = func() (uint64, json.RawMessage) { return l.done.Load(), l.rec.State }
 	l.work, l.abandon = context.WithCancelCause(work)
 	l.take, l.handOver = context.WithCancel(l.work)
 	return l
@@ -61,9 +66,22 @@ func (l *lease) lose() { l.abandon(errLost) }
 func (l *lease) commit(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.done.Load() > l.rec.Done && l.valid() {
-		l.replaceLocked(ctx, l.rec.Member)
+	done, state := l.snapshot()
+	if (done > l.rec.Done || !bytes.Equal(state, l.rec.State)) && l.valid() {
+		_ = l.replaceLocked(ctx, l.rec.Member) // it is tried again
 	}
+}
+
+// record is commit for those who have to know that it is done.
+func (l *lease) record(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.valid() {
+		return errLost
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	return l.replaceLocked(ctx, l.rec.Member)
 }
 
 // end gives the partition back for others, with everything recorded.
@@ -73,22 +91,25 @@ func (l *lease) end() {
 	if l.work.Err() == nil || l.o.valid() && context.Cause(l.work) != error(errLost) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.work), recordTimeout)
 		defer cancel()
-		l.replaceLocked(ctx, "")
+		_ = l.replaceLocked(ctx, "") // else the others wait until this member is dead
 		l.o.tell()
 	}
 	l.abandon(nil)
 }
 
-func (l *lease) replaceLocked(ctx context.Context, member string) {
+func (l *lease) replaceLocked(ctx context.Context, member string) error {
 	next := l.rec
-	next.Done, next.Member = l.done.Load(), member
-	switch err := l.o.replace(ctx, &next); {
+	next.Member = member
+	next.Done, next.State = l.snapshot()
+	err := l.o.replace(ctx, &next)
+	switch {
 	case err == nil:
 		l.rec = next
 		l.committed(next.Done)
 	case fault.Code(err) == CodeNotOwner:
 		l.lose()
 	}
+	return err
 }
 
 // raise puts this lease's fences into the streams, so that nothing of an earlier owner can be stored there any more, and

@@ -17,7 +17,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m, testkit.Child("mover", runMover)) }
+func TestMain(m *testing.M) {
+	testkit.Main(m, testkit.Child("mover", runMover), testkit.Child("joiner", runJoiner))
+}
 
 // item is the event of these tests: N tells it apart.
 type item struct {

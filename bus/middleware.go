@@ -15,7 +15,7 @@ import (
 
 // Work is one call of a handler, as middleware sees it.
 type Work struct {
-	Kind    string       // stage, watch, call or task
+	Kind    string       // stage, collect, watch, call or task
 	Name    string       // the topic, the call's subject or the task's kind
 	Subject string       // of the event or request
 	Event   wire.EventID // of a stored event; else zero

@@ -80,6 +80,10 @@ func (r *ordered) partition(l *lease) {
 	l.mu.Lock()
 	l.committed = func(seq uint64) { _ = f.Commit(l.work, seq) } // advice: the record counts
 	l.mu.Unlock()
+	if s.collect != nil {
+		r.collectPartition(l, f, after)
+		return
+	}
 	sick := newSickKeys(s.keyOf)
 	for {
 		frame, err := f.Next(l.take)
@@ -133,8 +137,9 @@ func (r *ordered) position(l *lease) (uint64, error) {
 		if !l.rec.Created.IsZero() {
 			r.stage.log.Warn("the stream was made anew: it is read from its start", "code", CodeStreamReset, "partition", l.p)
 		}
-		done = 0
+		done, l.rec.State = 0, nil
 	}
+	l.tail = info.State.LastSeq
 	consumer, err := stream.Consumer(l.take, src.Durable)
 	switch {
 	case err == nil:
@@ -217,6 +222,11 @@ func (r *ordered) key(f *Frame, i int) string {
 	data, err := f.Event(i)
 	if err != nil {
 		return ""
+	}
+	if r.stage.collect != nil && f.content == setContent {
+		if set, err := parseSet(data); err == nil {
+			return set.key
+		}
 	}
 	return r.stage.keyOf(data)
 }

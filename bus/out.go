@@ -221,6 +221,9 @@ func (o *Out) beginFrame(source string, f *Frame) {
 	// The time is part of the ids because a stream that lost its tail with the power, or was made anew, gives its
 	// sequences a second time, and other events must not pass for repeats of the first ones.
 	o.source = source + ":" + strconv.FormatUint(f.Seq, 10) + ":" + strconv.FormatInt(f.Time.UnixNano(), 36)
+	if f.first > 0 {
+		o.source += ":" + strconv.Itoa(f.first)
+	}
 	o.time = f.Time
 	o.origin = f.Stream + ":" + strconv.FormatUint(f.Seq, 10)
 }

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -269,7 +270,7 @@ func (o *ownership) replace(ctx context.Context, rec *ownerRecord) error {
 		case fault.Code(err) == CodeWrongSequence && attempt > 0:
 			// Perhaps it was stored by the first try, whose answer was lost.
 			have, ok, readErr := o.record(ctx, rec.Partition)
-			if readErr == nil && ok && have.Epoch == rec.Epoch && have.Member == rec.Member && have.Done == rec.Done {
+			if readErr == nil && ok && have.Epoch == rec.Epoch && have.Member == rec.Member && have.Done == rec.Done && bytes.Equal(have.State, rec.State) {
 				rec.seq = have.seq
 				return nil
 			}

@@ -43,6 +43,25 @@ func ExampleTopic_At() {
 	_ = handle
 }
 
+// Join: the three parts of an order, whichever come first, or those that came within a minute. The stream has a key and
+// the service consumes it with ordered: true.
+func ExampleNewCollect() {
+	packed := bus.NewTopic[[]order]("orders.packed")
+	join := func(conn *bus.Conn) (*bus.Stage, error) {
+		return bus.NewCollect(conn, bus.NewTopic[order]("orders.parts"), func(_ context.Context, s bus.Set[order], out *bus.Out) error {
+			if !s.Complete() {
+				return bus.Reject("orders/incomplete", fmt.Errorf("order %s has %d parts", s.Key, len(s.Events)))
+			}
+			var parts []order
+			for _, e := range s.Events {
+				parts = append(parts, e.Value)
+			}
+			return packed.Send(out, parts)
+		}, bus.CollectConfig{Size: 3, Timeout: time.Minute})
+	}
+	_ = join
+}
+
 // Scatter-gather: every instance of a service is asked, and the best answers in time win.
 func ExampleCall_Gather() {
 	type quote struct{ Price int }

@@ -71,6 +71,7 @@ type Stage struct {
 	held    holding             // frames of this stage that the broker waits for
 	blocked blockage            // is storing the output held up
 	keyOf   func([]byte) string // the key of an event of an ordered source
+	collect *collect            // of a stage that gathers sets, else nil
 	panics  quiet               // limits what panics write into the log
 	ready   chan struct{}
 }
@@ -89,23 +90,16 @@ type rawEvent struct {
 	data    []byte
 	content string      // content type that the message states
 	header  nats.Header // of the message
+	set     *rawSet     // that the event stands for; nil for most
 }
 
 // NewStage makes a Stage that hands the events of topic, and of everything below it, to fn. The grant must have a
 // source for it: else the fault is bus/no-source.
 func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig) (*Stage, error) {
-	s := &Stage{
-		conn: c, subject: topic.subject, cfg: cfg.withDefaults(),
-		log:   c.log.With("stage", topic.subject),
-		ready: make(chan struct{}),
-	}
-	s.blocked.log = s.log
-	s.held.frames = make(map[heldKey]*held)
-	var err error
-	if s.source, err = c.source(topic.subject); err != nil {
+	s, err := newStage(c, topic.subject, cfg)
+	if err != nil {
 		return nil, err
 	}
-	s.retry = c.retrySource(s.source.Stream)
 	s.keyOf = keyFunc(topic, s.source)
 	s.tries = func() tryFunc {
 		var zero T
@@ -138,6 +132,23 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 			return fn(ctx, e, out)
 		}
 	}
+	return s, nil
+}
+
+// newStage makes a Stage of what does not depend on the type of its events.
+func newStage(c *Conn, subject string, cfg StageConfig) (*Stage, error) {
+	s := &Stage{
+		conn: c, subject: subject, cfg: cfg.withDefaults(),
+		log:   c.log.With("stage", subject),
+		ready: make(chan struct{}),
+	}
+	s.blocked.log = s.log
+	s.held.frames = make(map[heldKey]*held)
+	var err error
+	if s.source, err = c.source(subject); err != nil {
+		return nil, err
+	}
+	s.retry = c.retrySource(s.source.Stream)
 	return s, nil
 }
 

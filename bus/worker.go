@@ -140,7 +140,7 @@ func (w *worker) open(h *held) (*Frame, error) {
 // events has every event of f handled, retried and parked as need be. It reports false when work ended before that.
 func (w *worker) events(work context.Context, f *Frame, h *held) bool {
 	w.event = rawEvent{
-		frame: w.event.frame + 1, id: f.ID(0), subject: f.Subject, time: f.Time, content: f.content, header: f.Header,
+		frame: w.event.frame + 1, id: f.ID(0), subject: f.Subject, time: f.Time, content: f.content, header: f.Header, set: f.set,
 	}
 	if h.feed.stream == wire.RetryStream {
 		w.event.id, w.event.subject = retried(f)
@@ -189,6 +189,13 @@ func (w *worker) run(work context.Context, f *Frame, first, next int) (i int, er
 // event was settled.
 func (w *worker) failed(work context.Context, err error) bool {
 	s, e := w.stage, &w.event
+	if e.set != nil {
+		doc, docErr := e.set.document()
+		if docErr != nil {
+			s.log.Error("a set that fails is parked without its events", "event", e.id.String(), "error", docErr)
+		}
+		e.data = doc
+	}
 	for {
 		err = w.judge(err)
 		w.out.rollback()

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,9 @@ type Owner struct {
 	Instance  int       `json:"instance"`         // of the owner
 	Done      uint64    `json:"done"`             // everything up to and including this sequence of the source is settled
 	Created   time.Time `json:"created"`          // of the source stream: a stream that is made anew counts from 1 again
+
+	// State is the reader's own: which events behind Done it has put into sets.
+	State json.RawMessage `json:"state,omitempty"`
 }
 
 // Member is the sign of life of one process that reads partitions.
