@@ -12,6 +12,11 @@ const (
 	// 5 ms.
 	TargetFrameBytes = 512 << 10
 
+	// PlainFrameBytes is the same where nothing is compressed. Frames are larger there because bytes cost less, so what
+	// each message costs shows again: it is a quarter of what the broker takes as one message, so that what a stage makes
+	// of a frame fits in one too.
+	PlainFrameBytes = 1 << 20
+
 	// MaxFrameEvents is the number of events at which a frame is full. It bounds the offset table, 4 bytes an event,
 	// to 64 KiB.
 	MaxFrameEvents = 16384
@@ -40,7 +45,7 @@ func (b *Builder) Add(event []byte) bool {
 	if b.events.bytes()+len(event)+1 > wire.MaxFrameRawBytes {
 		return false
 	}
-	b.events.add(event)
+	b.events.addOne(event)
 	return true
 }
 
@@ -50,10 +55,18 @@ func (b *Builder) Len() int { return b.events.len() }
 // RawBytes is the size of the events, one newline each included.
 func (b *Builder) RawBytes() int { return b.events.bytes() }
 
-// Full reports whether the frame has reached TargetFrameBytes or MaxFrameEvents. A full Builder still takes events.
+// Full reports whether the frame has reached its target or MaxFrameEvents. A full Builder still takes events.
 // A Publisher decides by its own PublisherConfig.FrameBytes.
 func (b *Builder) Full() bool {
-	return b.RawBytes() >= TargetFrameBytes || b.Len() >= MaxFrameEvents
+	return b.RawBytes() >= targetBytes(b.codec) || b.Len() >= MaxFrameEvents
+}
+
+// targetBytes is the raw size at which a frame of codec is full.
+func targetBytes(codec wire.Codec) int {
+	if codec == wire.CodecNone {
+		return PlainFrameBytes
+	}
+	return TargetFrameBytes
 }
 
 // Frame encodes the events added so far, or returns nil when there are none. The bytes are valid until the next call
@@ -93,6 +106,20 @@ func (e *eventBuffer) add(pieces ...[]byte) {
 	}
 	e.ends = append(e.ends, uint32(len(e.buf)-e.head))
 	e.buf = append(e.buf, '\n')
+}
+
+// addOne is add of one event in one piece, which is what most are.
+func (e *eventBuffer) addOne(event []byte) {
+	start := max(len(e.buf), e.head)
+	end := start + len(event)
+	if end >= cap(e.buf) {
+		e.buf = slices.Grow(e.buf, end+1-len(e.buf))
+	}
+	buf := e.buf[:end+1]
+	copy(buf[start:], event)
+	buf[end] = '\n'
+	e.buf = buf
+	e.ends = append(e.ends, uint32(end-e.head))
 }
 
 // start is the offset of event i.

@@ -82,24 +82,28 @@ func TestBuilderWithoutEventsMakesNoFrame(t *testing.T) {
 
 func TestBuilderIsFullByBytesOrByCount(t *testing.T) {
 	t.Parallel()
-	b := bus.NewBuilder(wire.CodecNone)
-	b.Add(bytes.Repeat([]byte{'x'}, bus.TargetFrameBytes-2))
-	if b.Full() {
-		t.Error("full one byte below the target")
-	}
-	b.Add(nil)
-	if !b.Full() {
-		t.Error("not full at the target")
-	}
-	b.Reset()
-	for range bus.MaxFrameEvents {
+	for codec, target := range map[wire.Codec]int{
+		wire.CodecNone: bus.PlainFrameBytes, wire.CodecZstd: bus.TargetFrameBytes, wire.CodecS2: bus.TargetFrameBytes,
+	} {
+		b := bus.NewBuilder(codec)
+		b.Add(bytes.Repeat([]byte{'x'}, target-2))
 		if b.Full() {
-			t.Fatal("full too early")
+			t.Errorf("%v: full one byte below the target", codec)
 		}
-		b.Add([]byte{'x'})
-	}
-	if !b.Full() {
-		t.Error("not full at the most events")
+		b.Add(nil)
+		if !b.Full() {
+			t.Errorf("%v: not full at the target", codec)
+		}
+		b.Reset()
+		for range bus.MaxFrameEvents {
+			if b.Full() {
+				t.Fatalf("%v: full too early", codec)
+			}
+			b.Add([]byte{'x'})
+		}
+		if !b.Full() {
+			t.Errorf("%v: not full at the most events", codec)
+		}
 	}
 }
 

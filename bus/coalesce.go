@@ -47,7 +47,7 @@ func (p *Publisher) addLocked(ctx context.Context, events [][]byte, weight int64
 	g := p.open
 	first := g.builder.Len()
 	for _, e := range events {
-		g.builder.Add(e) // fits: the size was checked, and FrameBytes is within a frame's limit
+		g.builder.events.addOne(e) // fits: the size was checked, and FrameBytes is within a frame's limit
 	}
 	if t, ok := TraceOf(ctx); ok && t.Sampled {
 		g.traces.add(first, first+len(events)-1, t.Child())

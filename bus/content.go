@@ -122,32 +122,29 @@ func encode[T any](subject string, o *options, v T) ([]byte, error) {
 	return data, nil
 }
 
-// passesThrough reports whether a T is the event's own bytes.
-func passesThrough[T any](o *options) bool {
-	var v T
-	switch any(v).(type) {
-	case []byte, json.RawMessage:
-		return o.codec == nil
+// rawValue returns *v as what an event's own bytes are put into, or nil when they have to be decoded; onlyJSON says that
+// they are so unless they come with a content type that is not JSON.
+func rawValue[T any](o *options, v *T) (raw *[]byte, onlyJSON bool) {
+	if o.codec != nil {
+		return nil, false
 	}
-	return false
+	switch p := any(v).(type) {
+	case *[]byte:
+		return p, false
+	case *json.RawMessage:
+		return (*[]byte)(p), true
+	}
+	return nil, false
 }
 
 // decode fills *v from data, which came with a content type or, contentType being "", without. []byte and
 // json.RawMessage alias data.
 func decode[T any](o *options, contentType string, data []byte, v *T) error {
-	var err error
-	switch p := any(v).(type) {
-	case *[]byte:
-		if o.codec == nil {
-			*p = data
-			return nil
-		}
-	case *json.RawMessage:
-		if o.codec == nil && readsJSON(contentType) {
-			*p = data
-			return nil
-		}
+	if raw, onlyJSON := rawValue(o, v); raw != nil && (!onlyJSON || readsJSON(contentType)) {
+		*raw = data
+		return nil
 	}
+	var err error
 	switch {
 	case o.codec != nil:
 		err = o.codec.Unmarshal(contentType, data, v)

@@ -12,34 +12,41 @@ import (
 const looks = 8
 
 // deadline gives one call after the other a context that ends when the call overruns. Context and timer are kept from
-// call to call, and the timer is not set anew for each: that would cost an event more than many handlers do. It looks
-// in from time to time instead, and a call that it finds in hand for too long has overrun. For one goroutine.
+// call to call, and the timer is not set anew for each: that would cost an event more than many handlers do. It asks
+// from time to time instead whether the call in hand is still the same; the next call answers by beginning, and one that
+// has not answered for too long has overrun. So a call that nobody asks about reads one word. For one goroutine.
 type deadline struct {
 	after   time.Duration
 	overrun error // the cause
 
 	ctx    context.Context //nolint:containedctx // see above
-	calls  uint64          // begun so far
 	inHand bool            // between begin and over
-	call   atomic.Uint64   // number of the call in hand, or one of the words below
+	state  atomic.Uint32   // of the call in hand: one of the words below
 
 	mu    sync.Mutex // guards what the timer uses
 	end   context.CancelCauseFunc
 	timer *time.Timer
-	set   bool // the timer is
-	seen  uint64
-	since time.Time // when call seen was first seen
+	set   bool      // the timer is
+	since time.Time // when it asked
 }
 
 const (
-	noCall  = 0
-	overran = ^uint64(0)
+	noCall  uint32 = iota // none in hand
+	running               // and nobody has asked
+	asked                 // running since the timer asked or longer
+	overran
 )
 
 // begin returns the context of the next call, which ends with work too. The call before, if it is not over, is.
 func (d *deadline) begin(work context.Context) context.Context {
-	d.calls++
-	if d.inHand && d.call.CompareAndSwap(d.calls-1, d.calls) {
+	if d.inHand && d.state.Load() == running {
+		return d.ctx
+	}
+	return d.beginAnew(work)
+}
+
+func (d *deadline) beginAnew(work context.Context) context.Context {
+	if d.inHand && d.state.CompareAndSwap(asked, running) {
 		return d.ctx
 	}
 	if d.inHand { // it overran
@@ -51,7 +58,7 @@ func (d *deadline) begin(work context.Context) context.Context {
 	if d.ctx == nil {
 		d.ctx, d.end = context.WithCancelCause(work)
 	}
-	d.call.Store(d.calls)
+	d.state.Store(running)
 	if !d.set {
 		d.set = true
 		if d.timer == nil {
@@ -68,7 +75,7 @@ func (d *deadline) over() bool {
 	if !d.inHand {
 		return false
 	}
-	if d.call.CompareAndSwap(d.calls, noCall) {
+	if d.state.Swap(noCall) != overran {
 		d.inHand = false
 		return false
 	}
@@ -80,20 +87,22 @@ func (d *deadline) over() bool {
 func (d *deadline) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	call := d.call.Load()
-	if call != d.seen {
-		d.seen, d.since = call, time.Now()
-	}
-	switch {
-	case !d.set:
+	if !d.set {
 		return // stopped meanwhile
-	case call == noCall:
+	}
+	switch d.state.Load() {
+	case noCall:
 		d.set = false // an idle worker wakes nobody
 		return
-	case time.Since(d.since) >= d.after && d.call.CompareAndSwap(call, overran):
-		d.set = false
-		d.end(d.overrun)
-		return
+	case running:
+		d.since = time.Now()
+		d.state.CompareAndSwap(running, asked) // else it was over meanwhile
+	case asked:
+		if time.Since(d.since) >= d.after && d.state.CompareAndSwap(asked, overran) {
+			d.set = false
+			d.end(d.overrun)
+			return
+		}
 	}
 	d.timer.Reset(d.after / looks)
 }
@@ -103,7 +112,7 @@ func (d *deadline) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.inHand, d.set = false, false
-	d.call.Store(noCall)
+	d.state.Store(noCall)
 	if d.ctx != nil {
 		d.timer.Stop()
 		d.end(nil)

@@ -13,8 +13,8 @@ import (
 
 // outFrameBytes is the raw size at which a stage's output for one subject is cut into a further frame. It is twice the
 // target so that a handler that adds to its events still makes one frame of one, not one and a bit; uncompressed it
-// is a quarter of what the broker takes as one message.
-const outFrameBytes = 2 * TargetFrameBytes
+// is half of what the broker takes as one message.
+func outFrameBytes(codec wire.Codec) int { return 2 * targetBytes(codec) }
 
 // maxOutBytes bounds what one event may send, before its handler is told bus/too-large.
 const maxOutBytes = wire.MaxFrameRawBytes
@@ -269,7 +269,7 @@ func (o *Out) messages() []*nats.Msg {
 
 func (o *Out) addFrames(r *outRoute) {
 	for from, part := 0, 0; from < r.events.len(); part++ {
-		to := r.events.cut(from, outFrameBytes)
+		to := r.events.cut(from, outFrameBytes(codecOf(r.route)))
 		start := len(o.encoded)
 		o.encoded, o.scratch = r.events.encode(o.encoded, o.scratch, codecOf(r.route), from, to)
 		msg := o.add(r, part, o.encoded[start:len(o.encoded):len(o.encoded)])

@@ -21,6 +21,11 @@ const (
 	// same host and back. With 64 of them their buffers fall out of the caches, which costs a tenth of the speed.
 	DefaultWindowBytes = 8 << 20
 
+	// PlainWindowBytes is the same where nothing is compressed. Bytes are cheap there, so a publisher outruns whoever
+	// reads what it sends, and the broker has to read back from its files what it could have passed on at once. Waiting
+	// for the broker after four frames leaves the others their turn.
+	PlainWindowBytes = 4 << 20
+
 	// publishPatience is how long a frame is tried while the broker is away. A restart of the broker takes one to
 	// three seconds, so callers with that much time do not notice it.
 	publishPatience = 10 * time.Second
@@ -29,16 +34,20 @@ const (
 // PublisherConfig tunes a Publisher. The zero value is ready for production.
 type PublisherConfig struct {
 	Linger      time.Duration // most that an event waits for company; default DefaultLinger; negative means not at all
-	FrameBytes  int           // raw size at which a frame is sent at once; default TargetFrameBytes
+	FrameBytes  int           // raw size at which a frame is sent at once; default TargetFrameBytes, uncompressed PlainFrameBytes
 	ContentType string        // media type of the events; JSON and what is unknown need none
-	WindowBytes int           // most raw bytes not acknowledged; Publish blocks beyond; default DefaultWindowBytes
+	WindowBytes int           // most raw bytes not acknowledged; Publish blocks beyond; default DefaultWindowBytes, uncompressed PlainWindowBytes
 }
 
 // withDefaults fills in the zero fields. largest is what one message can hold.
-func (c PublisherConfig) withDefaults(largest int) PublisherConfig {
+func (c PublisherConfig) withDefaults(route wire.Route, largest int) PublisherConfig {
+	codec, window := codecOf(route), DefaultWindowBytes
+	if codec == wire.CodecNone && route.Partitions == 0 { // those of partitions wait for each frame as it is
+		window = PlainWindowBytes
+	}
 	c.Linger = max(0, cmp.Or(c.Linger, DefaultLinger))
-	c.FrameBytes = min(cmp.Or(c.FrameBytes, TargetFrameBytes), largest, wire.MaxFrameRawBytes)
-	c.WindowBytes = max(cmp.Or(c.WindowBytes, DefaultWindowBytes), c.FrameBytes)
+	c.FrameBytes = min(cmp.Or(c.FrameBytes, targetBytes(codec)), largest, wire.MaxFrameRawBytes)
+	c.WindowBytes = max(cmp.Or(c.WindowBytes, window), c.FrameBytes)
 	return c
 }
 
@@ -79,7 +88,7 @@ func (c *Conn) NewPublisher(subject string, cfg PublisherConfig) (*Publisher, er
 		return nil, err
 	}
 	limit := min(c.maxEventBytes(), wire.MaxFrameRawBytes)
-	cfg = cfg.withDefaults(limit)
+	cfg = cfg.withDefaults(route, limit)
 	p := &Publisher{
 		conn: c, subject: subject, route: route, codec: codecOf(route), cfg: cfg, limit: limit,
 		window: semaphore.NewWeighted(int64(cfg.WindowBytes)), ready: make(chan struct{}),

@@ -105,7 +105,8 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 		var zero T
 		var e Event[T] // one a worker: a variable of each call would be allocated each time
 		frame := uint64(0)
-		fresh := !passesThrough[T](topic.opts) // a decoder adds to what is there
+		raw, onlyJSON := rawValue(topic.opts, &e.Value)
+		through := false // the events of the frame in hand are put into raw as they are
 		var to *Out
 		work := Work{Kind: "stage", Name: topic.subject}
 		var use HandleFunc
@@ -117,13 +118,16 @@ func NewStage[T any](c *Conn, topic Topic[T], fn HandlerFunc[T], cfg StageConfig
 				frame = r.frame
 				e.ID, e.Subject, e.Time, e.header = r.id, r.subject, r.time, r.header
 				e.Returns = r.returns
+				through = raw != nil && (!onlyJSON || readsJSON(r.content))
 			}
 			e.ID.Index, e.Attempt, e.Data = r.id.Index, r.attempt, r.data
-			if fresh {
-				e.Value = zero
-			}
-			if err := decode(topic.opts, r.content, r.data, &e.Value); err != nil {
-				return err
+			if through {
+				*raw = r.data
+			} else {
+				e.Value = zero // a decoder adds to what is there
+				if err := decode(topic.opts, r.content, r.data, &e.Value); err != nil {
+					return err
+				}
 			}
 			if use != nil {
 				to, work.Subject, work.Event, work.Attempt = out, r.subject, r.id, r.attempt
