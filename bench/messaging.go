@@ -36,6 +36,7 @@ var (
 		{"CPU 128 B", "µs", "the same"},
 		{"CPU 1 KiB", "µs", "the same"},
 		{"CPU 64 KiB", "µs", "the same"},
+		{"in order 128 B", "k/s", "the same of 1,000 keys, in the order of each; three times a round"},
 		{"live 128 B", "k/s", "events that nothing stores, of one sender at one receiver; three times a round"},
 		{"fan-out 1→4", "k/s", "events of 128 B, at all four receivers together"},
 		{"chain of 4", "k/s", "events of 128 B through four programs after the sender"},
@@ -91,7 +92,7 @@ func (s *session) messengers(ctx context.Context) ([]*messenger, error) {
 		{name: natsName, argv: []string{filepath.Join(bin, "peer"), "nats"}, server: true, address: freshAddress, fan: true, live: true, calls: true},
 		{name: jetstreamName, argv: []string{filepath.Join(bin, "peer"), "jetstream"}, server: true, address: freshAddress, fan: true},
 		{name: watermillName, argv: []string{filepath.Join(bin, "peer"), "watermill"}, server: true, address: freshAddress},
-		{name: hozoName, argv: []string{filepath.Join(bin, "peer"), "hozo"}, server: true, address: declaredAddress, grants: true, fan: true, live: true, calls: true},
+		{name: hozoName, argv: []string{filepath.Join(bin, "peer"), "hozo"}, server: true, address: declaredAddress, grants: true, fan: true, keyed: true, live: true, calls: true},
 	}
 	all = slices.DeleteFunc(all, func(m *messenger) bool { return len(s.only) > 0 && !slices.Contains(s.only, m.name) })
 	if len(all) == 0 {
@@ -162,6 +163,14 @@ func (r *messagingRace) all(ctx context.Context, m *messenger) (err error) {
 		r.grid.add(m.name, "live 128 B", t.rate()/1000)
 		events += t.count
 	}
+	for range pick(m.keyed, 3, 0) {
+		t, err := r.run(ctx, m, play{size: mainSize, receivers: 1, keyed: true})
+		if err != nil {
+			return fmt.Errorf("events in order: %w", err)
+		}
+		r.grid.add(m.name, "in order 128 B", t.rate()/1000)
+		events += t.count
+	}
 	answers := uint64(0)
 	if m.calls {
 		for _, callers := range []int{1, 64} {
@@ -225,6 +234,9 @@ func messagingRatios(g *grid) []ratio {
 	}
 	compare("messaging_durable_vs_libzmq", "stream 128 B", libzmqName, 1.4, false)
 	compare("messaging_durable_vs_jetstream", "stream 128 B", jetstreamName, 12, false)
+	if ordered, free := g.get(hozoName, "in order 128 B"), g.get(hozoName, "stream 128 B"); len(ordered) > 0 && len(free) > 0 {
+		all = append(all, ratio{"messaging_ordered_vs_unordered", ordered.median() / free.median(), 0.7})
+	}
 	compare("messaging_live_vs_nats", "live 128 B", natsName, 0.9, false)
 	compare("messaging_ask_p50_vs_nats", "ask p50, 1", natsName, 0.83, true) // at most 1.2 times as long
 	return all

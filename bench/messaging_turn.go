@@ -19,6 +19,7 @@ type messenger struct {
 	fan     bool                                                   // fan-out and chain are measured
 	calls   bool                                                   // questions are measured
 	live    bool                                                   // events that nothing stores are measured
+	keyed   bool                                                   // events that keep the order of their keys are measured
 
 	dir, url string // of the running server
 	running  *speaker
@@ -42,6 +43,7 @@ type play struct {
 	relays    int
 	fan       bool
 	live      bool
+	keyed     bool
 	callers   int
 }
 
@@ -95,6 +97,8 @@ func (r *messagingRace) run(ctx context.Context, m *messenger, p play) (o outcom
 		first, err = r.enterCallers(ctx, m, enter)
 	case p.live:
 		first, last, err = r.enterLive(ctx, m, enter)
+	case p.keyed:
+		first, last, err = r.enterKeyed(ctx, m, enter)
 	case p.fan:
 		first, last, err = r.enterFan(ctx, m, p, enter)
 	default:
@@ -149,6 +153,19 @@ func (r *messagingRace) enterLive(ctx context.Context, m *messenger, enter enter
 		return nil, nil, err
 	}
 	first, err := enter("tell", "tell", "out="+at)
+	return first, []*speaker{last}, err
+}
+
+func (r *messagingRace) enterKeyed(ctx context.Context, m *messenger, enter enterFunc) (*speaker, []*speaker, error) {
+	at, err := m.address(ctx, "keyed")
+	if err != nil {
+		return nil, nil, err
+	}
+	last, err := enter("pull-keyed", "pull-keyed", "in="+at)
+	if err != nil {
+		return nil, nil, err
+	}
+	first, err := enter("push-keyed", "push-keyed", "out="+at)
 	return first, []*speaker{last}, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"strconv"
 	"sync"
 )
 
@@ -13,6 +14,16 @@ const mostEvents = 1 << 26
 
 // endMark is the number of the event that says how many came before it.
 const endMark = math.MaxUint64
+
+// eventKeys are the keys of events that keep their order: the one of number n has the key n modulo their number.
+var eventKeys = func() (all [1000]string) {
+	for i := range all {
+		all[i] = "key-" + strconv.Itoa(i)
+	}
+	return all
+}()
+
+func keyOf(seq uint64) int { return int(seq % uint64(len(eventKeys))) }
 
 func mix(seq uint64, size int) uint64 { return seq*0x9E3779B97F4A7C15 + uint64(size) }
 
@@ -61,6 +72,8 @@ type tally struct {
 	damaged  uint64
 	want     uint64
 	last     int64
+
+	next []uint64 // by key, when the order is checked: one more than the number that came last
 }
 
 func newTally(size int) *tally {
@@ -85,7 +98,13 @@ func (t *tally) add(event []byte) {
 	case t.seen[seq/64]>>(seq%64)&1 == 1:
 		t.twice++
 		return
+	case t.next != nil && seq < t.next[keyOf(seq)]:
+		t.damaged++ // out of order
+		return
 	default:
+		if t.next != nil {
+			t.next[keyOf(seq)] = seq + 1
+		}
 		t.seen[seq/64] |= 1 << (seq % 64)
 		t.distinct++
 		t.sum += seq

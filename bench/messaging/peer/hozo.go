@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ func hozoGrants() []wire.Grant {
 		{Service: "push-fan", Publish: to("fan")},
 		{Service: "push-c1", Publish: to("c1")},
 		{Service: "pull-c4", Consumes: from("c4")},
+		{Service: "push-keyed", Publish: []wire.Route{{Subject: "keyed", Stream: "keyed", Compression: "none", Frames: true, Partitions: wire.DefaultPartitions, Key: "key"}}},
+		{Service: "pull-keyed", Consumes: []wire.Source{{Stream: "keyed", Partitions: wire.DefaultPartitions, Key: "key", PerKey: true}}},
 		{Service: "tell", Live: []string{"live"}},
 		{Service: "hear", Watches: []string{"live"}},
 		{Service: "ask", Calls: []string{"echo"}},
@@ -55,6 +58,7 @@ func hozoServer(ctx context.Context, s settings) error {
 	secret := rand.Text()
 	access := broker.Access{Users: []broker.User{{Name: broker.PlatformUser, PasswordSHA256: broker.HashPassword(secret)}}}
 	var layout broker.Layout
+	layout.Streams = append(layout.Streams, broker.StreamSpec{Name: "keyed", Keep: time.Hour, Dedupe: 2 * time.Minute, Partitions: wire.DefaultPartitions, Key: "key"})
 	for _, stream := range []string{"one", "fan", "c1", "c2", "c3", "c4"} {
 		layout.Streams = append(layout.Streams, broker.StreamSpec{Name: stream, Keep: time.Hour, Dedupe: 2 * time.Minute})
 	}
@@ -68,7 +72,7 @@ func hozoServer(ctx context.Context, s settings) error {
 		for i := range g.Consumes {
 			src := &g.Consumes[i]
 			src.Durable = g.Service
-			layout.Consumers = append(layout.Consumers, broker.ConsumerSpec{Stream: src.Stream, Durable: src.Durable, Subjects: src.Subjects})
+			layout.Consumers = append(layout.Consumers, broker.Consumers(*src)...)
 		}
 		access.Users = append(access.Users, broker.UserOf(g))
 		data, err := json.Marshal(g)
@@ -178,14 +182,44 @@ func hozoPush(ctx context.Context, s settings) error {
 	return errors.Join(err, s.rest())
 }
 
-func hozoPull(ctx context.Context, s settings) error {
+// hozoPushKeyed gives each event the key of its number.
+func hozoPushKeyed(ctx context.Context, s settings) error {
 	c, leave, err := s.join(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	p, err := c.NewPublisher(s.out, bus.PublisherConfig{})
+	if err != nil {
+		return err
+	}
+	ready()
+	if err := s.awaitGo(); err != nil {
+		return err
+	}
+	err = s.produce(func(event []byte) error {
+		return p.SendKey(ctx, eventKeys[keyOf(binary.LittleEndian.Uint64(event))], event)
+	}, func() error { return p.Flush(ctx) })
+	return errors.Join(err, s.rest())
+}
+
+func hozoPull(ctx context.Context, s settings) error { return hozoReceive(ctx, s, newTally(s.size)) }
+
+// hozoPullKeyed reads in the order of keys and checks it.
+func hozoPullKeyed(ctx context.Context, s settings) error {
 	t := newTally(s.size)
-	stage, err := bus.NewStage(c, bus.NewTopic[[]byte](s.in), func(_ context.Context, e bus.Event[[]byte], _ *bus.Out) error {
+	t.next = make([]uint64, len(eventKeys))
+	return hozoReceive(ctx, s, t)
+}
+
+func hozoReceive(ctx context.Context, s settings, t *tally) error {
+	c, leave, err := s.join(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	key := bus.Key(func(event []byte) string { return eventKeys[keyOf(binary.LittleEndian.Uint64(event))] }) // heeded where there is an order
+	stage, err := bus.NewStage(c, bus.NewTopic[[]byte](s.in, key), func(_ context.Context, e bus.Event[[]byte], _ *bus.Out) error {
 		t.add(e.Value)
 		return nil
 	}, bus.StageConfig{Workers: 1}) // as each of the others receives with one thread

@@ -54,7 +54,7 @@ var contenders = map[string]map[string]func(context.Context, settings) error{
 	"watermill": {"server": natsServer, "push": watermillPush, "pull": watermillPull},
 	"hozo": {
 		"server": hozoServer, "push": hozoPush, "pull": hozoPull, "relay": hozoRelay, "pub": hozoPush, "sub": hozoPull,
-		"tell": hozoTell, "hear": hozoHear, "ask": hozoAsk, "answer": hozoAnswer,
+		"push-keyed": hozoPushKeyed, "pull-keyed": hozoPullKeyed, "tell": hozoTell, "hear": hozoHear, "ask": hozoAsk, "answer": hozoAnswer,
 	},
 }
 
