@@ -160,6 +160,7 @@ func (c *collecting) flush(w *worker) bool {
 			return false // the next owner finds it in the record
 		}
 		c.sets.handled()
+		c.l.settle()
 	}
 	return true
 }
@@ -178,7 +179,7 @@ func (c *collecting) handleSet(w *worker, set *rawSet) bool {
 		}
 	}
 	h := &held{feed: &feed{stream: f.Stream, js: wire.StreamName(f.Stream)}}
-	if !c.handle(c.l, w, f, h, nil) || !c.store(c.l, w.out.messages()) {
+	if !c.handle(c.l, w, f, h, nil) || !c.store(c.l, w.out.messages(), true) {
 		return false
 	}
 	w.out.sendLive()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,9 +30,15 @@ type lease struct {
 	turn   sync.Mutex        // held while a frame or a retried event is worked on
 	fences map[string]uint64 // by stream, the sequence of this lease's fence; guarded by turn
 
+	doubts  map[string]*doubt // by stream; guarded by turn
+	storing map[string]uint64 // by stream, where the newest output of the frame in hand is; guarded by turn
+
 	epoch uint64
 	done  atomic.Uint64 // everything up to here is settled; recorded by commit
 	tail  uint64        // the stream's last sequence when the lease began
+
+	at     sync.Mutex
+	stored map[string]uint64 // of the record that is made next; guarded by at
 
 	mu        sync.Mutex
 	rec       ownerRecord
@@ -40,7 +47,11 @@ type lease struct {
 }
 
 func newLease(o *ownership, work context.Context, rec ownerRecord) *lease {
-	l := &lease{o: o, p: rec.Partition, rec: rec, epoch: rec.Epoch, fences: make(map[string]uint64), committed: func(uint64) {}}
+	l := &lease{
+		o: o, p: rec.Partition, rec: rec, epoch: rec.Epoch, fences: make(map[string]uint64), committed: func(uint64) {},
+		doubts: make(map[string]*doubt), storing: make(map[string]uint64), stored: make(map[string]uint64),
+	}
+	maps.Copy(l.stored, rec.Stored)
 	l.done.Store(rec.Done)
 	l.snapshot = func() (uint64, json.RawMessage) { return l.done.Load(), l.rec.State }
 	l.work, l.abandon = context.WithCancelCause(work)
@@ -100,6 +111,7 @@ func (l *lease) end() {
 func (l *lease) replaceLocked(ctx context.Context, member string) error {
 	next := l.rec
 	next.Member = member
+	next.Stored = l.storedUntil() // before what is done: it may name an earlier place than it could, and not a later one
 	next.Done, next.State = l.snapshot()
 	err := l.o.replace(ctx, &next)
 	switch {
@@ -116,6 +128,10 @@ func (l *lease) replaceLocked(ctx context.Context, member string) error {
 // then makes sure that there is no later owner. Whoever becomes one afterwards raises its own fences behind these.
 func (l *lease) raise(ctx context.Context, streams []string) error {
 	for _, stream := range streams {
+		earlier, err := l.earlierFence(ctx, stream)
+		if err != nil {
+			return err
+		}
 		ack, err := l.o.conn.publishOnce(ctx, &nats.Msg{
 			Subject: l.fence(stream),
 			Header:  nats.Header{wire.HeaderEpoch: {strconv.FormatUint(l.epoch, 10)}},
@@ -124,6 +140,7 @@ func (l *lease) raise(ctx context.Context, streams []string) error {
 			return fmt.Errorf("raise a fence in %s: %w", stream, err)
 		}
 		l.fences[stream] = ack.Sequence
+		l.beginDoubt(stream, ack.Sequence, earlier)
 	}
 	have, ok, err := l.o.record(ctx, l.p)
 	if err != nil {
@@ -134,6 +151,20 @@ func (l *lease) raise(ctx context.Context, streams []string) error {
 		return errLost
 	}
 	return nil
+}
+
+// earlierFence returns the sequence of the newest fence in a stream that the record does not name; 0 means none.
+func (l *lease) earlierFence(ctx context.Context, stream string) (uint64, error) {
+	if _, known := l.storedUntil()[stream]; known {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	msgs, err := l.o.conn.lastMessages(ctx, stream, l.fence(stream))
+	if err != nil || len(msgs) == 0 {
+		return 0, err
+	}
+	return msgs[0].seq, nil
 }
 
 func (l *lease) fence(stream string) string {

@@ -97,7 +97,6 @@ func (r *ordered) partition(l *lease) {
 		if !r.turn(l, func(w *worker) bool { return r.frame(l, w, frame, err, sick) }) {
 			return
 		}
-		l.done.Store(frame.Seq)
 	}
 }
 
@@ -184,11 +183,15 @@ func (r *ordered) frame(l *lease, w *worker, f *Frame, bad error, sick *sickKeys
 			return false
 		}
 		s.conn.counters.EventsIn.Add(1)
+		clear(l.storing)
+		l.done.Store(f.Seq)
 		return true
 	}
-	if !r.handle(l, w, f, h, sick) || !r.store(l, w.out.messages()) {
+	if !r.handle(l, w, f, h, sick) || !r.store(l, w.out.messages(), true) {
 		return false
 	}
+	l.done.Store(f.Seq)
+	l.settle()
 	w.out.sendLive()
 	w.out.count()
 	s.conn.counters.EventsIn.Add(uint64(f.Len()))
@@ -231,8 +234,10 @@ func (r *ordered) key(f *Frame, i int) string {
 	return r.stage.keyOf(data)
 }
 
-// store stores the output of one frame under the lease's fences: what goes to one subject in order, the rest at once.
-func (r *ordered) store(l *lease, msgs []*nats.Msg) bool {
+// store stores the output of one frame, or of an event that came back, under the lease's fences: what goes to one subject
+// in order, the rest at once. inOrder says that it is a frame's.
+func (r *ordered) store(l *lease, msgs []*nats.Msg, inOrder bool) bool {
+	clear(l.storing)
 	for len(msgs) > 0 {
 		var now, later []*nats.Msg
 		in := make(map[string]bool, len(msgs))
@@ -244,7 +249,7 @@ func (r *ordered) store(l *lease, msgs []*nats.Msg) bool {
 			in[m.Subject] = true
 			now = append(now, m)
 		}
-		if !r.storeFenced(l, now) {
+		if !r.storeFenced(l, now, inOrder) {
 			return false
 		}
 		msgs = later
@@ -252,7 +257,7 @@ func (r *ordered) store(l *lease, msgs []*nats.Msg) bool {
 	return true
 }
 
-func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg) bool {
+func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg, inOrder bool) bool {
 	s := r.stage
 	again := false
 	defer func() {
@@ -260,24 +265,25 @@ func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg) bool {
 			s.blocked.clear()
 		}
 	}()
-	for attempt := 0; len(msgs) > 0; attempt++ {
+	unsure := false // of what was sent: only behind a new fence can be said what is stored
+	for attempt := 0; ; attempt++ {
 		if !l.valid() {
 			return false
 		}
-		for _, m := range msgs {
-			if stream := s.conn.streamOf(m.Subject); stream != "" {
-				l.condition(m, stream)
+		var err error
+		if unsure {
+			err = l.raise(l.work, r.own.targets)
+		}
+		if err == nil {
+			msgs, err = l.unstored(l.work, msgs, inOrder)
+		}
+		if err == nil {
+			if msgs, err = r.sendFenced(l, msgs); len(msgs) == 0 {
+				return true
 			}
-		}
-		left, err := s.conn.storeOnce(l.work, msgs, (&Out{conn: s.conn}).dropOf)
-		if len(left) == 0 {
-			return true
-		}
-		msgs = left
-		if fault.Code(err) == CodeWrongSequence {
-			// A later owner's fence, or this one's was dropped by the stream's limits.
-			if err = l.raise(l.work, r.own.targets); err == nil {
-				continue
+			first := !unsure
+			if unsure = true; first && fault.Code(err) == CodeWrongSequence {
+				continue // a later owner's fence, or this one's was dropped by the stream's limits
 			}
 		}
 		if l.work.Err() != nil {
@@ -289,7 +295,21 @@ func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg) bool {
 			return false
 		}
 	}
-	return true
+}
+
+// sendFenced tries once to store msgs and returns those that were not acknowledged.
+func (r *ordered) sendFenced(l *lease, msgs []*nats.Msg) ([]*nats.Msg, error) {
+	c := r.stage.conn
+	for _, m := range msgs {
+		if stream := c.streamOf(m.Subject); stream != "" {
+			l.condition(m, stream)
+		}
+	}
+	return c.storeOnce(l.work, msgs, (&Out{conn: c}).dropOf, func(m *nats.Msg, seq uint64) {
+		if stream := c.streamOf(m.Subject); stream != "" {
+			l.noteStored(stream, seq)
+		}
+	})
 }
 
 // streamOf names the stream that the grant publishes subject to, or nothing.

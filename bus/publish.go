@@ -139,7 +139,7 @@ func (c *Conn) storeAll(ctx context.Context, msgs []*nats.Msg, blocked func(erro
 	left := msgs
 	for attempt := 0; len(left) > 0; attempt++ {
 		var err error
-		if left, err = c.storeOnce(ctx, left, dropped); len(left) == 0 {
+		if left, err = c.storeOnce(ctx, left, dropped, nil); len(left) == 0 {
 			break
 		}
 		if ctx.Err() != nil {
@@ -154,8 +154,10 @@ func (c *Conn) storeAll(ctx context.Context, msgs []*nats.Msg, blocked func(erro
 }
 
 // storeOnce sends every message once and returns those that were not acknowledged, with why, but for those that their
-// stream's policy drops.
-func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg, dropped func(*nats.Msg)) (left []*nats.Msg, err error) {
+// stream's policy drops. stored, which may be nil, is told the sequences of the others.
+func (c *Conn) storeOnce(
+	ctx context.Context, msgs []*nats.Msg, dropped func(*nats.Msg), stored func(*nats.Msg, uint64),
+) (left []*nats.Msg, err error) {
 	type sent struct {
 		msg    *nats.Msg
 		future jetstream.PubAckFuture
@@ -169,6 +171,9 @@ func (c *Conn) storeOnce(ctx context.Context, msgs []*nats.Msg, dropped func(*na
 			switch ack, e := c.await(ctx, s.future); {
 			case e == nil:
 				batch.add(s.msg, ack.Sequence)
+				if stored != nil {
+					stored(s.msg, ack.Sequence)
+				}
 			case c.drops(s.msg.Subject, e):
 				dropped(s.msg)
 			default:

@@ -22,6 +22,9 @@ type Owner struct {
 
 	// State is the reader's own: which events behind Done it has put into sets.
 	State json.RawMessage `json:"state,omitempty"`
+
+	// Stored is, for each stream that output goes to, a sequence behind which all output of what comes after Done lies.
+	Stored map[string]uint64 `json:"stored,omitempty"`
 }
 
 // Member is the sign of life of one process that reads partitions.

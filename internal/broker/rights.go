@@ -115,6 +115,7 @@ func (r *rights) perKey(g wire.Grant) {
 		r.add(Subscribe, "consumes", item, "see who owns them", look)
 		for _, target := range wire.TargetStreams(g.Publish) {
 			r.add(Publish, "consumes", item, "keep earlier owners from storing there", wire.FencePrefix(target, g.Service)+"."+wire.StreamName(from.Stream)+".*")
+			r.add(Publish, "consumes", item, "see what an earlier owner stored there", "$JS.API.DIRECT.GET."+wire.StreamName(target))
 		}
 	}
 }
