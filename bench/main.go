@@ -4,6 +4,7 @@
 //	go run ./bench e2e [-quick] [-json] [-rounds N] [-events FILE] [-only files,python]
 //	go run ./bench process [-quick] [-json] [-rounds N] [-only hozo,supervisord]
 //	go run ./bench messaging [-quick] [-json] [-rounds N] [-only hozo,libzmq]
+//	go run ./bench tasks [-quick] [-json] [-rounds N] [-only hozo,asynq]
 //
 // It prints medians with their spread, the roofs of the machine, what an acknowledgement of each row survives, and at the
 // end one line a ratio: RATIO <name> <value> bar <bar>, turned so that higher is better. A checker counts and sums what
@@ -36,6 +37,7 @@ func areas() []area {
 		{"e2e", "HTTP, three stages and a store: MB/s and CPU beside Tornado + pyzmq + Celery + PostgreSQL", e2e},
 		{"process", "200 programs that crash, start, stop and write: beside supervisord and process-compose", processes},
 		{"messaging", "streams, fan-out, chains and calls between programs: beside libzmq, pyzmq, nats.go, JetStream and Watermill", messaging},
+		{"tasks", "a queue of tasks: beside Celery, RQ, asynq, River and the publishes and acknowledgements of JetStream alone", tasks},
 	}
 }
 

@@ -22,9 +22,13 @@ type speaker struct {
 	err   bytes.Buffer
 }
 
-func speak(argv []string) (*speaker, error) {
+func speak(argv []string) (*speaker, error) { return speakWith(nil, argv) }
+
+// speakWith adds to the environment.
+func speakWith(env, argv []string) (*speaker, error) {
 	one := &speaker{cmd: exec.Command(argv[0], argv[1:]...)} // stop ends it
 	one.cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	one.cmd.Env = append(one.cmd.Env, env...)
 	one.cmd.Stderr = &one.err
 	one.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	stdin, err := one.cmd.StdinPipe()
@@ -77,9 +81,11 @@ func (s *speaker) account(ctx context.Context) (account, error) {
 }
 
 // stop lets the program end and kills it when it does not. A relay of ZeroMQ never does by itself.
-func (s *speaker) stop() error {
+func (s *speaker) stop() error { return s.stopWithin(endPatience) }
+
+func (s *speaker) stopWithin(d time.Duration) error {
 	_ = s.stdin.Close()
-	late := time.AfterFunc(endPatience, func() { _ = s.cmd.Process.Kill() })
+	late := time.AfterFunc(d, func() { _ = s.cmd.Process.Kill() })
 	defer late.Stop()
 	_ = s.cmd.Wait() // how it ended was told by what it said
 	return nil

@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// redis is a Redis server of its own on a free loopback port, without persistence.
+// redis is a Redis server of its own on a free loopback port, without persistence unless appendOnly is set.
 type redis struct {
 	children
-	secret  string
-	address string
+	secret     string
+	address    string
+	appendOnly bool // with a log that is synced every second
 }
 
 func (r *redis) start(ctx context.Context, dir, secret string) error {
@@ -27,7 +28,8 @@ func (r *redis) start(ctx context.Context, dir, secret string) error {
 	}
 	r.address = fmt.Sprintf("127.0.0.1:%d", port)
 	conf := filepath.Join(dir, "redis.conf") // not arguments: those are for all to see
-	text := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\nsave \"\"\nappendonly no\ndir %s\n", port, secret, dir)
+	text := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\nsave \"\"\nappendonly %s\nappendfsync everysec\ndir %s\n",
+		port, secret, pick(r.appendOnly, "yes", "no"), dir)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}

@@ -4,8 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-python_modules="tornado zmq celery redis psycopg2"
-packages="python3-tornado python3-zmq celery python3-celery python3-redis redis-server postgresql python3-psycopg2 supervisor libzmq3-dev gcc libc6-dev"
+python_modules="tornado zmq celery redis psycopg2 rq"
+packages="python3-tornado python3-zmq celery python3-celery python3-rq python3-redis redis-server postgresql python3-psycopg2 supervisor libzmq3-dev gcc libc6-dev"
 
 present() {
 	for module in $python_modules; do

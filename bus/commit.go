@@ -110,6 +110,12 @@ func (c *Conn) CommitStored(ctx context.Context, subject string, seq, link uint6
 	return c.commit(ctx, js, seq, link)
 }
 
+// MustCommit reports whether what is stored on subject counts as stored only after CommitStored.
+func (c *Conn) MustCommit(subject string) bool {
+	_, must := c.commitsOn(subject)
+	return must
+}
+
 // commitsOn reports whether what is stored on subject must be on disk before it counts as stored, and the stream's
 // JetStream name. Parked events, retried ones and tasks must be when anything that this service reads or writes must:
 // they stand for such events.

@@ -35,15 +35,26 @@ func admissionOf(c *bus.Conn, queue wire.TaskQueue) *admission {
 	}).(*admission)
 }
 
-// admit takes n places, or says that the queue is full.
+// admit takes n places, or says that the queue is full. While the broker is away it tries until ctx ends.
 func (a *admission) admit(ctx context.Context, n int64) error {
+	for try := 0; ; try++ {
+		err := a.admitOnce(ctx, n)
+		if fault.Code(err) != bus.CodeUnavailable || !sleep(ctx, min(storeRetryFirst<<min(try, 10), storeRetryMost)) {
+			return err
+		}
+	}
+}
+
+func (a *admission) admitOnce(ctx context.Context, n int64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.credit >= n && time.Since(a.looked) < lookAge {
 		a.credit -= n
 		return nil
 	}
-	stream, err := a.conn.JetStream().Stream(ctx, wire.StreamName(wire.QueueStream(a.queue.Name)))
+	look, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	stream, err := a.conn.JetStream().Stream(look, wire.StreamName(wire.QueueStream(a.queue.Name)))
 	if err != nil {
 		return &fault.Error{
 			Code: bus.CodeUnavailable, What: "the depth of the queue is not known", Where: "queue " + a.queue.Name, Err: err,

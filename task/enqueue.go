@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -54,12 +53,7 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 	if err != nil {
 		return Handle{}, err
 	}
-	if _, traced := bus.TraceOf(ctx); traced {
-		if msg.Header == nil {
-			msg.Header = nats.Header{}
-		}
-		bus.PutTrace(ctx, msg.Header, 0)
-	}
+	putTrace(ctx, msg)
 	if err := admissionOf(c, q).admit(ctx, 1); err != nil {
 		return Handle{}, k.wrap(err)
 	}
@@ -95,15 +89,9 @@ func (k Kind[T]) queue(c *bus.Conn) (wire.TaskQueue, error) {
 
 // message is the task as it is stored.
 func (k Kind[T]) message(c *bus.Conn, q wire.TaskQueue, e *enqueue, args T) (*nats.Msg, error) {
-	data, err := k.encode(args)
+	data, err := k.arguments(c, args)
 	if err != nil {
 		return nil, err
-	}
-	if limit := int(c.NATS().MaxPayload()) - headroomBytes; len(data) > limit {
-		return nil, &fault.Error{
-			Code: bus.CodeTooLarge, What: fmt.Sprintf("arguments of %d bytes are over the limit of %d", len(data), limit),
-			Where: "task " + k.name, Fix: "store the data elsewhere and enqueue its address",
-		}
 	}
 	token := wire.TaskToken(e.id)
 	msg := &nats.Msg{Subject: runnable(q.Name, k.name, e.priority, token), Data: data}
@@ -138,6 +126,21 @@ func (k Kind[T]) message(c *bus.Conn, q wire.TaskQueue, e *enqueue, args T) (*na
 	return msg, nil
 }
 
+// arguments encodes args if they are not too large.
+func (k Kind[T]) arguments(c *bus.Conn, args T) ([]byte, error) {
+	data, err := k.encode(args)
+	if err != nil {
+		return nil, err
+	}
+	if limit := int(c.NATS().MaxPayload()) - headroomBytes; len(data) > limit {
+		return nil, &fault.Error{
+			Code: bus.CodeTooLarge, What: fmt.Sprintf("arguments of %d bytes are over the limit of %d", len(data), limit),
+			Where: "task " + k.name, Fix: "store the data elsewhere and enqueue its address",
+		}
+	}
+	return data, nil
+}
+
 // runnable is wire.TaskSubject without fmt: it is made for every task.
 func runnable(queue, kind string, p Priority, token string) string {
 	b := make([]byte, 0, 128)
@@ -163,9 +166,7 @@ func store(ctx context.Context, c *bus.Conn, msg *nats.Msg, given bool) (duplica
 			return false, err
 		}
 		if lost && len(msg.Header[jetstream.ExpectedLastSubjSeqHeader]) == 0 { // it may be stored
-			header := nats.Header{jetstream.ExpectedLastSubjSeqHeader: {"0"}}
-			maps.Copy(header, msg.Header)
-			msg = &nats.Msg{Subject: msg.Subject, Header: header, Data: msg.Data}
+			msg = ifAbsent(msg)
 		}
 		if !sleep(ctx, min(storeRetryFirst<<min(try, 10), storeRetryMost)) {
 			return false, err
