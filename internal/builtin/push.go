@@ -18,6 +18,7 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/jsonscan"
 	"github.com/hozo-dev/hozo/internal/manifest"
+	"github.com/hozo-dev/hozo/wire"
 )
 
 const (
@@ -65,7 +66,14 @@ func pushParts(s *hozo.Service) ([]hozo.Part, error) {
 		return nil
 	})}
 	for _, topic := range topics(s.Conn().Grant()) {
-		parts = append(parts, hozo.Stage(topic, p.handle, p.stageConfig(cfg, workers)))
+		stage := p.stageConfig(cfg, workers)
+		if cfg.Batch == 0 {
+			parts = append(parts, hozo.Stage(topic, p.handle, stage))
+			continue
+		}
+		b := newBatcher(p, s.Conn(), cfg.Batch, cmp.Or(max(cfg.Linger, 0), pushLinger), stage.Attempts, workers)
+		stage.Workers, stage.Settle = min(max(workers, cfg.Batch), pushBatchFrames), b.settle
+		parts = append(parts, hozo.Stage(topic, b.handle, stage))
 	}
 	return parts, nil
 }
@@ -113,6 +121,12 @@ func (p *pusher) handle(ctx context.Context, e bus.Event[[]byte], _ *bus.Out) er
 	} {
 		req.Header.Set(name, value)
 	}
+	if trace, ok := bus.TraceOf(ctx); ok {
+		req.Header.Set(wire.HeaderTraceParent, trace.String())
+		if trace.State != "" {
+			req.Header.Set(wire.HeaderTraceState, trace.State)
+		}
+	}
 	resp, err := p.client.Do(req)
 	if err != nil {
 		return &fault.Error{Code: "push/no-answer", Where: p.url, What: "the endpoint does not answer", Err: err}
@@ -131,19 +145,26 @@ func (p *pusher) outcome(ctx context.Context, resp *http.Response, text []byte) 
 	if code/100 == 2 {
 		return nil
 	}
-	err := &fault.Error{
-		Code: fmt.Sprintf("push/%d", code), Where: p.url,
-		What: strings.TrimSpace(fmt.Sprintf("the endpoint answers %d %s", code, bytes.TrimSpace(text))),
-	}
-	switch {
-	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code/100 == 5:
+	err := p.answered(code, string(text))
+	if temporary(code) {
 		if after := retryAfter(resp.Header.Get("Retry-After"), time.Now()); after > 0 && !pause(ctx, after) {
 			return errors.Join(err, context.Cause(ctx))
 		}
 		return err
-	default:
-		return bus.Reject(err.Code, err) // sending it again would be answered the same
 	}
+	return bus.Reject(err.Code, err) // sending it again would be answered the same
+}
+
+func (p *pusher) answered(code int, text string) *fault.Error {
+	return &fault.Error{
+		Code: fmt.Sprintf("push/%d", code), Where: p.url,
+		What: strings.TrimSpace(fmt.Sprintf("the endpoint answers %d %s", code, strings.TrimSpace(text))),
+	}
+}
+
+// temporary reports whether a status code says "not now" rather than "not this".
+func temporary(code int) bool {
+	return code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code/100 == 5
 }
 
 // retryAfter reads the header's two forms; what is longer than pushPatience is cut to it.

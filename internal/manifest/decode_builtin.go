@@ -88,6 +88,8 @@ func targetKeys() []key[Target] {
 		field("timeout", "For builtin: push: of one request. Default 10s.", span(10*time.Millisecond, time.Hour), func(t *Target) *time.Duration { return &t.Timeout }),
 		field("attempts", "For builtin: push: tries of one event before it is parked. Default 5.", whole(1, 1000), func(t *Target) *int { return &t.Attempts }),
 		field("workers", "For builtin: push: requests at once. Default 16.", whole(1, 1024), func(t *Target) *int { return &t.Workers }),
+		field("batch", "For builtin: push: most events of one request, as lines of JSON. Without it an event is a request.", whole(1, 1000), func(t *Target) *int { return &t.Batch }),
+		field("linger", "For builtin: push: how long a batch waits to be full. Default 10ms.", span(0, 10*time.Second), func(t *Target) *time.Duration { return &t.Linger }),
 		field("rotate", "When a file is finished.", object([]key[Rotate]{
 			field("bytes", "Stored bytes. Default 64MiB.", size(1<<10), func(r *Rotate) *Bytes { return &r.Bytes }),
 			field("age", "Time since its first event. Default 10s.", span(10*time.Millisecond, 7*day), func(r *Rotate) *time.Duration { return &r.Age }),

@@ -260,6 +260,8 @@ type Target struct {
 	Timeout  time.Duration `json:",omitzero"`  // of one request; default 10s
 	Attempts int           `json:",omitzero"`  // of one event before it is parked; default 5
 	Workers  int           `json:",omitzero"`  // requests at once; default 16
+	Batch    int           `json:",omitzero"`  // events of one request, as lines; 0: one event is the body
+	Linger   time.Duration `json:",omitzero"`  // how long a batch waits to be full; default 10ms
 }
 
 // Rotate says when a file sink finishes a file.

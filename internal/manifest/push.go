@@ -9,7 +9,7 @@ import (
 )
 
 // pushKeys are the keys of to that builtin: push has for itself.
-var pushKeys = []string{"http", "timeout", "attempts", "workers"}
+var pushKeys = []string{"http", "timeout", "attempts", "workers", "batch", "linger"}
 
 // pushURL is http://…, https://…, or unix:SOCKET:PATH.
 func pushURL() shape[string] {
@@ -48,6 +48,9 @@ func (c *checker) push(s *Service) {
 	}
 	if to.get("http") == nil {
 		c.add(c.key("services", s.Name, "to"), "bad-target", fmt.Sprintf("push service %q does not say where to send", s.Name), "write to: { http: URL }")
+	}
+	if to.get("linger") != nil && to.get("batch") == nil {
+		c.add(c.key("services", s.Name, "to", "linger"), "wrong-key", "linger is how long a batch waits, and there is none", "add batch: 100, or take linger out")
 	}
 	for _, name := range to.names() {
 		if !slices.Contains(pushKeys, name) {

@@ -47,6 +47,10 @@ func TestMain(m *testing.M) {
 			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), tiny))
 			return
 		}
+		if os.Args[1] == "traced" {
+			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw.in"), traced))
+			return
+		}
 		if os.Args[1] == "count" {
 			os.Exit(count(os.Args[2]))
 		}
