@@ -83,8 +83,29 @@ func Collect[T any](topic bus.Topic[T], fn bus.CollectFunc[T], config bus.Collec
 
 // Handle does queued tasks of kind with fn. At most one config may be given. The service needs the kind under handles.
 func Handle[T any](kind task.Kind[T], fn func(ctx context.Context, t task.Task[T]) error, config ...task.WorkerConfig) Part {
+	return handle(kind.Name(), config, func(c *bus.Conn, cfg task.WorkerConfig) *task.Worker[T] {
+		return task.NewWorker(c, kind, fn, cfg)
+	})
+}
+
+// HandleResult is Handle for tasks that have a result, which whoever enqueued one waits for by its handle.
+func HandleResult[A, R any](kind task.ResultKind[A, R], fn func(ctx context.Context, t task.Task[A]) (R, error), config ...task.WorkerConfig) Part {
+	return handle(kind.Name(), config, func(c *bus.Conn, cfg task.WorkerConfig) *task.Worker[A] {
+		return task.NewResultWorker(c, kind, fn, cfg)
+	})
+}
+
+// HandleBatch is Handle for up to Batch tasks of the config at once, for what is cheaper done together, as rows of a
+// database are. fn may tell by a [task.BatchError] what became of each.
+func HandleBatch[T any](kind task.Kind[T], fn func(ctx context.Context, ts []task.Task[T]) error, config ...task.WorkerConfig) Part {
+	return handle(kind.Name(), config, func(c *bus.Conn, cfg task.WorkerConfig) *task.Worker[T] {
+		return task.NewBatchWorker(c, kind, fn, cfg)
+	})
+}
+
+func handle[T any](kind string, config []task.WorkerConfig, newWorker func(*bus.Conn, task.WorkerConfig) *task.Worker[T]) Part {
 	return Part{needsBus: true, build: func(s *Service, grace time.Duration) (member, error) {
-		name := "task " + kind.Name()
+		name := "task " + kind
 		cfg, err := one(name, config)
 		if err != nil {
 			return member{}, err
@@ -96,7 +117,7 @@ func Handle[T any](kind task.Kind[T], fn func(ctx context.Context, t task.Task[T
 			cfg.Logger = s.log
 		}
 		cfg.Use = slices.Concat(s.use, cfg.Use)
-		worker := task.NewWorker(s.conn, kind, fn, cfg)
+		worker := newWorker(s.conn, cfg)
 		return member{name: name, layer: layerWork, runner: worker, workers: worker.Concurrency()}, nil
 	}}
 }
