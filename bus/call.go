@@ -63,6 +63,7 @@ func (c Call[Req, Resp]) Ask(ctx context.Context, conn *Conn, req Req) (Resp, er
 	for attempt := 0; ; attempt++ {
 		msg, err := conn.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.subject, Header: header, Data: data})
 		if err == nil {
+			conn.counters.AddEdge("calls", c.subject, 1)
 			return c.answer(msg)
 		}
 		if denied := context.Cause(ctx); fault.Code(denied) == CodeDenied {
@@ -247,6 +248,7 @@ func (s *Server) serve(work context.Context, m *nats.Msg) {
 	reply.Subject = m.Reply
 	_ = s.conn.nc.PublishMsg(reply) // when the bus is away the asker sees a timeout
 	s.conn.counters.EventsIn.Add(1)
+	s.conn.counters.AddEdge("serves", s.subject, 1)
 	s.conn.counters.BytesIn.Add(uint64(len(m.Data)))
 }
 

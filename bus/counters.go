@@ -30,6 +30,8 @@ type Counters struct {
 	overflowMu sync.Mutex
 	overflow   map[string]*overflowCount // of watches, by topic
 
+	edges edgeCounts
+
 	live liveCounts // events out by Topic.Publish on live subjects
 
 	outMu     sync.Mutex
@@ -121,6 +123,7 @@ func (c *Counters) report() wire.Report {
 		Overflow: c.fullDropsLocked(c.overflows()), Failed: c.Failed.Load(),
 	}
 	c.live.addTo(&r)
+	r.Edges = c.edges.all()
 	return r
 }
 

@@ -88,6 +88,7 @@ func (c Call[Req, Resp]) scatter(ctx context.Context, conn *Conn, req Req) (*nat
 		}
 		return nil, publishFault(c.subject, err)
 	}
+	conn.counters.AddEdge("calls", c.subject, 1)
 	return sub, nil
 }
 

@@ -195,6 +195,7 @@ func (r *ordered) frame(l *lease, w *worker, f *Frame, bad error, sick *sickKeys
 	w.out.sendLive()
 	w.out.count()
 	s.conn.counters.EventsIn.Add(uint64(f.Len()))
+	s.conn.counters.addConsumed(s.source.Stream, f, uint64(f.Len()))
 	s.conn.counters.BytesIn.Add(uint64(f.eventBytes()))
 	return true
 }

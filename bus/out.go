@@ -327,6 +327,7 @@ func (o *Out) sendLive() {
 
 // count adds what was stored to the counters.
 func (o *Out) count() {
+	o.conn.counters.countTasks(o.msgs)
 	for _, r := range o.used {
 		if n := r.events.len() - int(o.droppedEvents[r.subject]); n > 0 {
 			o.conn.counters.AddOut(r.counted, uint64(n), uint64(r.events.bytes()-n)) // without the newlines

@@ -73,6 +73,7 @@ func (r *ordered) handleReturned(work context.Context, h *held) bool {
 		if done {
 			w.out.count()
 			s.conn.counters.EventsIn.Add(1)
+			s.conn.counters.addConsumed(s.source.Stream, f, 1)
 			s.conn.counters.BytesIn.Add(uint64(f.eventBytes()))
 		}
 		return done

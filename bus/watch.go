@@ -276,6 +276,7 @@ func (w *Watcher) work(ctx context.Context) {
 			}
 		}
 		w.conn.counters.EventsIn.Add(uint64(n))
+		w.conn.counters.AddEdge("watches", w.topic, uint64(n))
 		w.conn.counters.BytesIn.Add(uint64(bytes))
 	}
 }

@@ -90,6 +90,7 @@ func (w *worker) handle(work context.Context, h *held) {
 	s.held.end(s.conn, h, "+ACK")
 	w.out.count()
 	s.conn.counters.EventsIn.Add(uint64(f.Len()))
+	s.conn.counters.addConsumed(h.feed.stream, f, uint64(f.Len()))
 	s.conn.counters.BytesIn.Add(uint64(f.eventBytes()))
 	s.observe(time.Since(began))
 }

@@ -81,6 +81,7 @@ func (s *Sink) settle(ctx context.Context, follower *bus.Follower, watermark uin
 		}
 		settled++
 		counters.EventsIn.Add(t.events)
+		counters.AddEdge("consumes", s.src.Stream, t.events)
 		counters.BytesIn.Add(t.bytes)
 		for subject, v := range t.routes {
 			counters.AddOut(subject, v.events, v.bytes)

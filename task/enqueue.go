@@ -68,6 +68,9 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 		}
 	}
 	h.Duplicate, err = store(ctx, c, msg, e.given)
+	if err == nil && !h.Duplicate {
+		c.Counters().AddEdge("enqueues", k.name, 1)
+	}
 	return h, k.wrap(err)
 }
 

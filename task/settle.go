@@ -196,6 +196,7 @@ func (w *pool) finish(work context.Context, l *lease, result []byte) {
 		w.release(work, l)
 	}
 	w.conn.Counters().Tasks.Add(1)
+	w.conn.Counters().AddEdge("handles", w.kind, 1)
 	w.acknowledge(l)
 }
 

@@ -1,14 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hozo-dev/hozo/internal/manifest"
-	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -21,17 +23,18 @@ type graph struct {
 
 type graphNode struct {
 	Name string `json:"name"`
-	Kind string `json:"kind"` // service, stream, call, task or live
+	Kind string `json:"kind"` // service, client, stream, call, task or live
 }
 
 type graphEdge struct {
 	From   string  `json:"from"`
 	To     string  `json:"to"`
-	Kind   string  `json:"kind"`             // publishes, consumes, watches, calls, serves, enqueues, handles
-	Word   string  `json:"word"`             // as written in the manifest
-	Events *uint64 `json:"events,omitempty"` // of a service, out on this edge since its reports began
-	Behind *uint64 `json:"behind,omitempty"` // frames that the reader has not finished
-	Seen   bool    `json:"observed"`         // something has flowed
+	Kind   string  `json:"kind"`                 // publishes, consumes, watches, reaches (a live subject another), calls, serves, enqueues, handles
+	Word   string  `json:"word"`                 // as written in the manifest
+	Events *uint64 `json:"events,omitempty"`     // or requests, or tasks, since its service was first started
+	Rate   float64 `json:"per_second,omitempty"` // of them
+	Behind *uint64 `json:"behind,omitempty"`     // frames that the reader has not finished
+	Seen   bool    `json:"observed"`             // something has flowed
 }
 
 func newGraph(o *options) *cobra.Command {
@@ -39,8 +42,8 @@ func newGraph(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "graph",
 		Short: "Print what flows from where to where, declared and observed",
-		Long: `Print the topology that the manifest declares, and, when the project runs, what has been observed on each edge: events
-sent, and how far a reader is behind. An edge on which nothing has flowed is dashed.
+		Long: `Print the topology that the manifest declares, and, when the project runs, what has been observed on each edge: events,
+requests or tasks, how many a second, and how far a reader is behind. An edge on which nothing has flowed is dashed.
 
   hozo graph --format dot | dot -Tsvg > graph.svg`,
 		Args: cobra.NoArgs,
@@ -88,91 +91,65 @@ func declaredGraph(m *manifest.Manifest) *graph {
 			g.Nodes = append(g.Nodes, n)
 		}
 	}
-	in := func(kind, from, to, word string) {
-		g.Edges = append(g.Edges, graphEdge{From: from, To: to, Kind: kind, Word: word})
-	}
 	for _, s := range m.Streams {
 		node("stream", s.Name)
 	}
-	for _, s := range m.Services {
-		node("service", s.Name)
-		for _, p := range s.Publishes {
+	of := func(kind, name string, publishes []manifest.Route, consumes []manifest.Source, watches []string, words map[string][]string) {
+		node(kind, name)
+		for _, p := range publishes {
 			to := p.Stream
 			if to == "" {
 				to = p.Subject
 				node("live", to)
 			}
-			in("publishes", s.Name, to, p.Subject)
+			g.Edges = append(g.Edges, graphEdge{From: name, To: to, Kind: "publishes", Word: p.Subject})
 		}
-		for _, c := range s.Consumes {
-			in("consumes", c.Stream, s.Name, c.Subject)
+		for _, c := range consumes {
+			g.Edges = append(g.Edges, graphEdge{From: c.Stream, To: name, Kind: "consumes", Word: c.Subject})
 		}
-		for _, w := range s.Watches {
+		for _, w := range watches {
 			node("live", w)
-			in("watches", w, s.Name, w)
+			g.Edges = append(g.Edges, graphEdge{From: w, To: name, Kind: "watches", Word: w})
 		}
-		out := func(kind, of string, words []string) {
-			for _, word := range words {
-				node(of, word)
-				in(kind, s.Name, word, word)
+		for _, k := range [][2]string{{"calls", "call"}, {"serves", "call"}, {"enqueues", "task"}, {"handles", "task"}} {
+			for _, word := range words[k[0]] {
+				node(k[1], word)
+				e := graphEdge{From: name, To: word, Kind: k[0], Word: word}
+				if !e.outward() {
+					e.From, e.To = e.To, e.From
+				}
+				g.Edges = append(g.Edges, e)
 			}
 		}
-		back := func(kind, of string, words []string) {
-			for _, word := range words {
-				node(of, word)
-				in(kind, word, s.Name, word)
-			}
-		}
-		out("calls", "call", s.Calls)
-		back("serves", "call", s.Serves)
-		out("enqueues", "task", s.Enqueues)
-		back("handles", "task", s.Handles)
 	}
+	for _, s := range m.Services {
+		of("service", s.Name, s.Publishes, s.Consumes, s.Watches, map[string][]string{"calls": s.Calls, "serves": s.Serves, "enqueues": s.Enqueues, "handles": s.Handles})
+	}
+	for _, c := range m.Clients {
+		of("client", c.Name, c.Publishes, c.Consumes, c.Watches, map[string][]string{"calls": c.Calls, "serves": c.Serves})
+	}
+	g.joinLive()
 	return g
 }
 
-// observe adds what a running project has counted.
-func (g *graph) observe(s status.Snapshot) {
-	g.Running = true
-	sent, behind := map[string]map[string]uint64{}, map[[2]string]uint64{}
-	read := map[string]uint64{}
-	for _, service := range s.Services {
-		sent[service.Name] = service.Traffic.Routes
-		read[service.Name] = service.Traffic.EventsIn
-	}
-	for _, stream := range s.Streams {
-		for _, c := range stream.Consumers {
-			behind[[2]string{stream.Name, c.Service}] = c.Lag + uint64(c.InFlight)
-		}
-	}
-	for i := range g.Edges {
-		e := &g.Edges[i]
+// joinLive draws which of the live subjects that are published come to which that are watched under another name.
+func (g *graph) joinLive() {
+	sent, heard := map[string]bool{}, map[string]bool{}
+	for _, e := range g.Edges {
 		switch e.Kind {
 		case "publishes":
-			var sum uint64
-			for subject, n := range sent[e.From] {
-				if wire.Covers(e.Word, subject) || strings.HasPrefix(subject, e.Word+".in.") { // the latter is ingest's own
-					sum += n
-				}
-			}
-			e.Events, e.Seen = &sum, sum > 0
-		case "consumes":
-			if n, ok := behind[[2]string{e.From, e.To}]; ok {
-				e.Behind = &n
-			}
-			e.Seen = read[e.To] > 0
+			sent[e.To] = sent[e.To] || slices.Contains(g.Nodes, graphNode{e.To, "live"})
+		case "watches":
+			heard[e.From] = true
 		}
 	}
-}
-
-func (e graphEdge) label() string {
-	switch {
-	case e.Events != nil:
-		return fmt.Sprintf("%s, %d sent", e.Word, *e.Events)
-	case e.Behind != nil:
-		return fmt.Sprintf("%s, %d behind", e.Word, *e.Behind)
+	for _, from := range slices.Sorted(maps.Keys(sent)) {
+		for _, to := range slices.Sorted(maps.Keys(heard)) {
+			if sent[from] && from != to && wire.Covers(to, from) {
+				g.Edges = append(g.Edges, graphEdge{From: from, To: to, Kind: "reaches", Word: from})
+			}
+		}
 	}
-	return e.Word
 }
 
 func (o *options) graphText(g *graph) error {
@@ -183,11 +160,7 @@ func (o *options) graphText(g *graph) error {
 	w := tabwriter.NewWriter(o.env.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "FROM\t\tTO\tBY\tOBSERVED")
 	for _, e := range g.Edges {
-		seen := "-"
-		if e.Events != nil || e.Behind != nil {
-			_, seen, _ = strings.Cut(e.label(), ", ")
-		}
-		fmt.Fprintf(w, "%s\t→\t%s\t%s: %s\t%s\n", e.From, e.To, e.Kind, e.Word, seen)
+		fmt.Fprintf(w, "%s\t→\t%s\t%s: %s\t%s\n", e.From, e.To, e.Kind, e.Word, cmp.Or(e.observed(), "-"))
 	}
 	return w.Flush()
 }
@@ -195,13 +168,13 @@ func (o *options) graphText(g *graph) error {
 func (g *graph) dot() string {
 	var b strings.Builder
 	b.WriteString("digraph hozo {\n  rankdir=LR;\n")
-	shapes := map[string]string{"service": "box", "stream": "cylinder", "call": "diamond", "task": "folder", "live": "ellipse"}
+	shapes := map[string]string{"service": "box", "client": "component", "stream": "cylinder", "call": "diamond", "task": "folder", "live": "ellipse"}
 	for _, n := range g.Nodes {
 		fmt.Fprintf(&b, "  %q [shape=%s, label=%q];\n", n.Kind+" "+n.Name, shapes[n.Kind], n.Name)
 	}
 	for _, e := range g.Edges {
 		style := "solid"
-		if g.Running && !e.Seen {
+		if e.Events != nil && !e.Seen {
 			style = "dashed"
 		}
 		fmt.Fprintf(&b, "  %q -> %q [label=%q, style=%s];\n", g.id(e, true), g.id(e, false), e.label(), style)
@@ -216,9 +189,9 @@ func (g *graph) id(e graphEdge, from bool) string {
 	if from {
 		name = e.From
 	}
-	service := from == (e.Kind == "publishes" || e.Kind == "calls" || e.Kind == "enqueues")
+	program := from == e.outward() && e.Kind != "reaches"
 	for _, n := range g.Nodes {
-		if n.Name == name && (n.Kind == "service") == service {
+		if n.Name == name && (n.Kind == "service" || n.Kind == "client") == program {
 			return n.Kind + " " + n.Name
 		}
 	}
@@ -229,7 +202,7 @@ func (g *graph) mermaid() string {
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
 	ids := map[string]string{}
-	open := map[string][2]string{"service": {"[", "]"}, "stream": {"[(", ")]"}, "call": {"{", "}"}, "task": {"[[", "]]"}, "live": {"((", "))"}}
+	open := map[string][2]string{"service": {"[", "]"}, "client": {"([", "])"}, "stream": {"[(", ")]"}, "call": {"{", "}"}, "task": {"[[", "]]"}, "live": {"((", "))"}}
 	for i, n := range g.Nodes {
 		id := fmt.Sprintf("n%d", i)
 		ids[n.Kind+" "+n.Name] = id
@@ -237,7 +210,7 @@ func (g *graph) mermaid() string {
 	}
 	for _, e := range g.Edges {
 		arrow := "-->"
-		if g.Running && !e.Seen {
+		if e.Events != nil && !e.Seen {
 			arrow = "-.->"
 		}
 		fmt.Fprintf(&b, "  %s %s|%q| %s\n", ids[g.id(e, true)], arrow, e.label(), ids[g.id(e, false)])

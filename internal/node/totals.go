@@ -43,6 +43,7 @@ type instanceTotal struct {
 type runTotal struct {
 	latest wire.Report
 	seen   time.Time
+	rates  map[string]float64 // events a second per edge, between the last two reports
 }
 
 func newTotals() *totals { return &totals{instances: map[instanceKey]*instanceTotal{}} }
@@ -64,14 +65,14 @@ func (t *totals) add(r wire.Report) {
 		total = &instanceTotal{}
 		t.instances[key] = total
 	}
-	before := map[string]uint64{}
+	var before wire.Report
 	for _, old := range total.runs {
 		if old.latest.Run == r.Run {
-			before = old.latest.Overflow
+			before = old.latest
 		}
 	}
 	for topic, n := range r.Overflow {
-		if n > before[topic] {
+		if n > before.Overflow[topic] {
 			if total.overflowed == nil {
 				total.overflowed = map[string]time.Time{}
 			}
@@ -83,7 +84,7 @@ func (t *totals) add(r wire.Report) {
 		addTraffic(&total.ended, total.runs[0].latest)
 		total.runs = total.runs[1:]
 	}
-	total.runs = append(total.runs, runTotal{r, time.Now()})
+	total.runs = append(total.runs, runTotal{r, time.Now(), edgeRates(before, r)})
 }
 
 // of returns the traffic of a service.
@@ -102,6 +103,7 @@ func (t *totals) of(service string) status.Traffic {
 			if time.Since(run.seen) < reportStale {
 				sum.Busy += run.latest.Busy
 				sum.InFlight += run.latest.InFlight
+				addRates(&sum, run.rates)
 				live++
 			}
 		}
@@ -115,7 +117,7 @@ func (t *totals) of(service string) status.Traffic {
 
 func addTraffic(sum *status.Traffic, r wire.Report) {
 	merge(sum, status.Traffic{
-		EventsIn: r.EventsIn, BytesIn: r.BytesIn, EventsOut: r.EventsOut, BytesOut: r.BytesOut, Parked: r.Parked, Tasks: r.Tasks, Routes: r.Routes, Overflow: r.Overflow,
+		EventsIn: r.EventsIn, BytesIn: r.BytesIn, EventsOut: r.EventsOut, BytesOut: r.BytesOut, Parked: r.Parked, Tasks: r.Tasks, Routes: r.Routes, Overflow: r.Overflow, Edges: edgesOf(r),
 	})
 }
 
@@ -127,6 +129,7 @@ func merge(sum *status.Traffic, more status.Traffic) {
 	sum.Parked += more.Parked
 	sum.Tasks += more.Tasks
 	sum.Routes = added(sum.Routes, more.Routes)
+	sum.Edges = addedEdges(sum.Edges, more.Edges)
 	sum.Overflow = added(sum.Overflow, more.Overflow)
 }
 

@@ -118,10 +118,17 @@ type Traffic struct {
 	Parked    uint64            `json:"parked"`
 	Tasks     uint64            `json:"tasks"`
 	Routes    map[string]uint64 `json:"routes,omitempty"`
+	Edges     map[string]Edge   `json:"edges,omitempty"`    // per wire.EdgeKey: "consumes events.raw"
 	Overflow  map[string]uint64 `json:"overflow,omitempty"` // live events dropped because a watch's buffer was full, per watched topic
 	Busy      float64           `json:"busy"`               // mean over the instances, 0 to 1
 	InFlight  float64           `json:"in_flight"`          // HTTP requests in flight
 	Reporting int               `json:"reporting"`          // processes that have reported in the last seconds
+}
+
+// Edge is what has gone over one line between a service and a stream, live subject, call or task kind.
+type Edge struct {
+	Events    uint64  `json:"events"`     // or requests, or tasks, restarts included
+	PerSecond float64 `json:"per_second"` // between the last two reports, which come each second
 }
 
 // Stream is a stream with the services that read it.
