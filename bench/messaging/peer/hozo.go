@@ -20,6 +20,10 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
+// keyedPartitions is what a stream with a key is cut into: enough for 16 instances. Each costs the broker a consumer, whose
+// state it writes ten times a second.
+const keyedPartitions = 16
+
 // hozoGrants are the services of the measured project, as a manifest would declare them.
 func hozoGrants() []wire.Grant {
 	to := func(stream string) []wire.Route {
@@ -32,8 +36,8 @@ func hozoGrants() []wire.Grant {
 		{Service: "push-fan", Publish: to("fan")},
 		{Service: "push-c1", Publish: to("c1")},
 		{Service: "pull-c4", Consumes: from("c4")},
-		{Service: "push-keyed", Publish: []wire.Route{{Subject: "keyed", Stream: "keyed", Compression: "none", Frames: true, Partitions: wire.DefaultPartitions, Key: "key"}}},
-		{Service: "pull-keyed", Consumes: []wire.Source{{Stream: "keyed", Partitions: wire.DefaultPartitions, Key: "key", PerKey: true}}},
+		{Service: "push-keyed", Publish: []wire.Route{{Subject: "keyed", Stream: "keyed", Compression: "none", Frames: true, Partitions: keyedPartitions, Key: "key"}}},
+		{Service: "pull-keyed", Consumes: []wire.Source{{Stream: "keyed", Partitions: keyedPartitions, Key: "key", PerKey: true}}},
 		{Service: "tell", Live: []string{"live"}},
 		{Service: "hear", Watches: []string{"live"}},
 		{Service: "ask", Calls: []string{"echo"}},
@@ -58,7 +62,7 @@ func hozoServer(ctx context.Context, s settings) error {
 	secret := rand.Text()
 	access := broker.Access{Users: []broker.User{{Name: broker.PlatformUser, PasswordSHA256: broker.HashPassword(secret)}}}
 	var layout broker.Layout
-	layout.Streams = append(layout.Streams, broker.StreamSpec{Name: "keyed", Keep: time.Hour, Dedupe: 2 * time.Minute, Partitions: wire.DefaultPartitions, Key: "key"})
+	layout.Streams = append(layout.Streams, broker.StreamSpec{Name: "keyed", Keep: time.Hour, Dedupe: 2 * time.Minute, Partitions: keyedPartitions, Key: "key"})
 	for _, stream := range []string{"one", "fan", "c1", "c2", "c3", "c4"} {
 		layout.Streams = append(layout.Streams, broker.StreamSpec{Name: stream, Keep: time.Hour, Dedupe: 2 * time.Minute})
 	}
