@@ -34,6 +34,7 @@ const (
 	CodeTimeout       = "stage/timeout"      // a handler overran its time
 	CodeNotOwner      = "bus/not-owner"      // a partition belongs to another process now
 	CodeNoKey         = "bus/no-key"         // a message for a stream with a key names no partition
+	CodeLaterInOrder  = "bus/later-in-order" // RetryLater of an event that is read in the order of its key
 	CodeCollect       = "bus/collect"        // a CollectConfig, or what it is for, will not do
 	CodeHandler       = "stage/error"        // a handler returned an error without a code
 )

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,9 +22,18 @@ const MaxRetryLater = 72 * time.Hour
 // hozo.retry before its frame is acknowledged, and has its name and subject when it comes back; Event.Returns says how
 // often it has, so that the handler can give up. Up to 4096 events of a service can be aside at once; beyond that they
 // come back later than asked for.
+//
+// A Stage that reads in the order of keys does not put events aside, because the next one of the key would overtake them:
+// it parks such an event with the fault bus/later-in-order.
 func RetryLater(d time.Duration) error { return &later{min(max(d, 0), MaxRetryLater)} }
 
 type later struct{ after time.Duration }
+
+// errLaterInOrder refuses RetryLater where the order of keys was asked for.
+var errLaterInOrder = &fault.Error{
+	Code: CodeLaterInOrder, What: "the handler put an event aside that is read in the order of its key: the next one would overtake it",
+	Fix: "return another error, after which the event is tried again in place, or consume without ordered: true",
+}
 
 func (l *later) Error() string { return fmt.Sprintf("to be tried again after %v", l.after) }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/internal/testkit"
@@ -220,4 +221,83 @@ func decodedMove(t testing.TB, data []byte) move {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// Putting an event aside would let the next one of its key overtake it.
+func TestRetryLaterIsRefusedInTheOrderOfKeys(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := dial(t, b, orderedGrant())
+	const keys, n = 10, 5
+	got := newScores((keys - 1) * n)
+	start(t, newStage(t, c, moves, func(ctx context.Context, e bus.Event[move], out *bus.Out) error {
+		if e.Value.Key == "key-7" {
+			return bus.RetryLater(quick)
+		}
+		got.add(e.Value)
+		return copyMove(ctx, e, out)
+	}, bus.StageConfig{Backoff: quick}))
+	play(t, mover(t, b), keys, n)
+	testkit.Wait(t, got.full)
+	doneWith(t, b)
+	got.check(t)
+	result(t, b, keyedOut, (keys-1)*n)
+	parked := stored(t, b, wire.DeadStream)
+	if len(parked) != n {
+		t.Fatalf("%d events are parked, want %d", len(parked), n)
+	}
+	for _, e := range parked {
+		if code := e.msg.Headers().Get(wire.HeaderCode); code != bus.CodeLaterInOrder {
+			t.Errorf("%s is parked with %s", e.id, code)
+		}
+	}
+	if aside := stored(t, b, wire.RetryStream); len(aside) != 0 {
+		t.Errorf("%d events are aside", len(aside))
+	}
+}
+
+// A handler that never returns holds up its partition and no other, until its time is over.
+func TestHangingHandlerHoldsUpItsPartitionAlone(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	c := dial(t, b, orderedGrant())
+	const keys, n = 40, 5
+	elsewhere := 0
+	for k := range keys {
+		if wire.PartitionOf(fmt.Appendf(nil, "key-%d", k), partitions) != wire.PartitionOf([]byte("key-7"), partitions) {
+			elsewhere++
+		}
+	}
+	others := newScores(elsewhere * n)
+	all := newScores((keys - 1) * n)
+	start(t, newStage(t, c, moves, func(ctx context.Context, e bus.Event[move], out *bus.Out) error {
+		if e.Value.Key == "key-7" {
+			select {
+			case <-others.full: // while this one hangs
+			case <-t.Context().Done():
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		all.add(e.Value)
+		if wire.PartitionOf([]byte(e.Value.Key), partitions) != wire.PartitionOf([]byte("key-7"), partitions) {
+			others.add(e.Value)
+		}
+		return copyMove(ctx, e, out)
+	}, bus.StageConfig{Workers: 2, Attempts: 1, Timeout: 300 * time.Millisecond, Backoff: quick}))
+	play(t, mover(t, b), keys, n)
+	testkit.Wait(t, others.full)
+	testkit.Wait(t, all.full)
+	doneWith(t, b)
+	all.check(t)
+	result(t, b, keyedOut, (keys-1)*n)
+	parked := stored(t, b, wire.DeadStream)
+	if len(parked) != n {
+		t.Fatalf("%d events are parked, want %d", len(parked), n)
+	}
+	for _, e := range parked {
+		if code := e.msg.Headers().Get(wire.HeaderCode); code != bus.CodeTimeout {
+			t.Errorf("%s is parked with %s", e.id, code)
+		}
+	}
 }

@@ -201,6 +201,9 @@ func (w *worker) failed(work context.Context, err error) bool {
 		err = w.judge(err)
 		w.out.rollback()
 		if l, ok := errors.AsType[*later](err); ok {
+			if s.source.PerKey {
+				return w.park(work, Parked{Event: e.id, Subject: e.subject, Data: e.data, Err: errLaterInOrder, Attempts: e.attempt, Header: w.leaving()})
+			}
 			s.conn.counters.Retried.Add(1)
 			return w.putAside(work, l.after)
 		}

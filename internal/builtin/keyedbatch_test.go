@@ -223,3 +223,23 @@ func TestPlainIngestKeepsTheOrderOfKeys(t *testing.T) {
 	wg.Wait()
 	checkKeys(t, b, clients*keyedKeys, requests*each)
 }
+
+// An event with an Idempotency-Key comes behind those of its key that came before, and a repeat of it is recognised.
+func TestOneKeyedEventIsStoredInItsPartition(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	s := serveIngestKeyed(t, b)
+	const keys, each = 5, 4
+	for n := range each {
+		for k := range keys {
+			for _, again := range []bool{false, true} {
+				a := post(t, s.url+publishPath+keyedStream, strings.NewReader(fmt.Sprintf(`{"key":"k%d","n":%d}`, k, n)),
+					"Content-Type", "application/json", pushKey, fmt.Sprintf("%d-%d", k, n))
+				if a.status != http.StatusOK || a.Duplicate != again {
+					t.Fatalf("event %d of key %d, again %v: %d %+v", n, k, again, a.status, a)
+				}
+			}
+		}
+	}
+	checkKeys(t, b, keys, each)
+}

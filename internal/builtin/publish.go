@@ -10,6 +10,7 @@ import (
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/internal/jsonscan"
+	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -84,7 +85,11 @@ func (in *ingest) storeOne(ctx context.Context, st *ingestStream, key string, ev
 		builder.Add(event)
 		message = builder.Frame()
 	}
-	ack, err := in.conn.PublishFrame(ctx, st.subject, nats.Header{jetstream.MsgIDHeader: {key}}, message)
+	subject := st.subject
+	if st.route.Partitions > 0 {
+		subject = wire.PartitionSubject(st.route.Stream, subject, st.partitionOf(event))
+	}
+	ack, err := in.conn.PublishFrame(ctx, subject, nats.Header{jetstream.MsgIDHeader: {key}}, message)
 	if err != nil {
 		return stored{}, err
 	}

@@ -98,7 +98,7 @@ func printStreams(w io.Writer, streams []status.Stream) {
 	for _, stream := range streams {
 		var readers []string
 		for _, c := range stream.Consumers {
-			readers = append(readers, fmt.Sprintf("%s (%d behind)", c.Service, c.Lag+uint64(c.InFlight)))
+			readers = append(readers, fmt.Sprintf("%s (%d behind%s)", c.Service, c.Lag+uint64(c.InFlight), shares(c)))
 		}
 		limit := "none"
 		if stream.MaxBytes > 0 {
@@ -106,6 +106,26 @@ func printStreams(w io.Writer, streams []status.Stream) {
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", stream.Name, stream.Messages, size(int64(stream.Bytes)), limit, durability(stream), strings.Join(readers, ", "))
 	}
+}
+
+// shares says how the partitions of a stream are shared out among the instances that read it in the order of its keys.
+func shares(c status.Consumer) string {
+	if len(c.Partitions) == 0 {
+		return ""
+	}
+	of := map[int]int{}
+	for _, p := range c.Partitions {
+		of[p.Instance]++
+	}
+	var parts []string
+	for _, instance := range slices.Sorted(maps.Keys(of)) {
+		who := fmt.Sprintf(".%d", instance)
+		if instance == 0 {
+			who = "nobody"
+		}
+		parts = append(parts, fmt.Sprintf("%s: %d", who, of[instance]))
+	}
+	return fmt.Sprintf("; %d partitions, %s", len(c.Partitions), strings.Join(parts, ", "))
 }
 
 // durability says what an acknowledgement of a stream survives, and what that has cost lately: the median and the 99th

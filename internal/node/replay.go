@@ -81,7 +81,7 @@ func (n *Node) targetOf(m *manifest.Manifest, r Replay) (target, error) {
 		}
 		for _, src := range sources(s, streamsOf(m)) {
 			if src.Stream == r.Stream {
-				return target{service: s.Name, filter: src.Subjects}, nil
+				return target{service: s.Name, filter: src.Filters()}, nil
 			}
 		}
 		return target{}, &fault.Error{
@@ -179,6 +179,13 @@ func (n *Node) resend(ctx context.Context, stream jetstream.Stream, at *Replayed
 		if f.Seq > at.Last || !at.UntilTime.IsZero() && !f.Time.Before(at.UntilTime) {
 			at.Done = true
 			return nil
+		}
+		if wire.IsFence(at.Stream, msg.Subject()) {
+			if at.Next = f.Seq + 1; f.Seq == at.Last {
+				at.Done = true
+				return nil
+			}
+			continue
 		}
 		if !at.DryRun {
 			if err := n.sendAgain(ctx, at, to, f, msg.Data()); err != nil || ctx.Err() != nil {

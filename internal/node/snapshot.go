@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"sync"
@@ -147,7 +148,7 @@ func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Strea
 			Durability: string(stream.Durability), Sync: costs[stream.Name].status(),
 		}
 		for _, src := range all[stream.Name] {
-			if at, ok := position(ctx, handle, src); ok {
+			if at, ok := n.position(ctx, handle, src); ok {
 				one.Consumers = append(one.Consumers, at)
 			}
 		}
@@ -158,9 +159,16 @@ func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Strea
 
 // position is how far a service has come, over all partitions that it reads. It reports false while one of its readers is
 // being placed anew.
-func position(ctx context.Context, stream jetstream.Stream, src wire.Source) (status.Consumer, bool) {
+func (n *Node) position(ctx context.Context, stream jetstream.Stream, src wire.Source) (status.Consumer, bool) {
 	at := status.Consumer{Service: src.Durable}
-	for _, reader := range src.Readers() {
+	var owners jetstream.Stream
+	if src.PerKey {
+		var err error
+		if owners, err = n.js.Stream(ctx, wire.StreamName(wire.OwnerStream)); err != nil {
+			return at, false
+		}
+	}
+	for p, reader := range src.Readers() {
 		consumer, err := stream.Consumer(ctx, reader.Durable)
 		if err != nil {
 			return at, false
@@ -168,8 +176,28 @@ func position(ctx context.Context, stream jetstream.Stream, src wire.Source) (st
 		info := consumer.CachedInfo()
 		at.Lag += info.NumPending
 		at.InFlight += info.NumAckPending
+		if src.PerKey {
+			one := owner(ctx, owners, src, p)
+			one.Lag = info.NumPending
+			at.Partitions = append(at.Partitions, one)
+		}
 	}
 	return at, true
+}
+
+// owner says who reads a partition now.
+func owner(ctx context.Context, owners jetstream.Stream, src wire.Source, p int) status.Partition {
+	one := status.Partition{Partition: p}
+	msg, err := owners.GetLastMsgForSubject(ctx, wire.OwnerSubject(src.Durable, src.Stream, p))
+	if err != nil {
+		return one // nobody has read it yet
+	}
+	var rec wire.Owner
+	if err := json.Unmarshal(msg.Data, &rec); err == nil && rec.Member != "" {
+		one.Instance = rec.Instance
+	}
+	one.Epoch = rec.Epoch
+	return one
 }
 
 // droppedOutput says of which instances output is missing in the log, and how many bytes.

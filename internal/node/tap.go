@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -110,16 +111,20 @@ func droppedOf(subs []*nats.Subscription) (sum uint64) {
 
 // show sends the events of one message that the tap asks for.
 func show(m *nats.Msg, t Tap, condition *vm.Program, send func(Tapped) bool) bool {
+	subject, event := publishedTo(m.Subject)
+	if !event {
+		return true
+	}
 	f, err := bus.OpenData(t.Subject, m.Subject, m.Header, m.Data)
 	if err != nil {
-		return send(Tapped{Time: time.Now(), Subject: m.Subject, Bytes: m.Data})
+		return send(Tapped{Time: time.Now(), Subject: subject, Bytes: m.Data})
 	}
 	if t.Sample > 0 && f.Len() == 1 && rand.Float64() >= t.Sample { //nolint:gosec // a sample is no secret
 		return true // a frame that is not looked at is not decompressed
 	}
 	events, err := f.Events()
 	if err != nil {
-		return send(Tapped{Time: time.Now(), Subject: m.Subject, Bytes: m.Data})
+		return send(Tapped{Time: time.Now(), Subject: subject, Bytes: m.Data})
 	}
 	for i, data := range events {
 		if t.Sample > 0 && f.Len() > 1 && rand.Float64() >= t.Sample { //nolint:gosec // as above
@@ -128,7 +133,7 @@ func show(m *nats.Msg, t Tap, condition *vm.Program, send func(Tapped) bool) boo
 		if condition != nil && !holds(condition, data) {
 			continue
 		}
-		one := Tapped{Time: time.Now(), Subject: m.Subject, Index: i, Of: f.Len(), Header: m.Header}
+		one := Tapped{Time: time.Now(), Subject: subject, Index: i, Of: f.Len(), Header: m.Header}
 		switch {
 		case json.Valid(data):
 			one.Data = slices.Clone(data)
@@ -142,6 +147,16 @@ func show(m *nats.Msg, t Tap, condition *vm.Program, send func(Tapped) bool) boo
 		}
 	}
 	return true
+}
+
+// publishedTo takes a partition out of a subject. It reports false for a message that holds no event: a fence.
+func publishedTo(stored string) (subject string, event bool) {
+	stream, _, marked := strings.Cut(stored, ".@.") // no name of a manifest holds an @
+	if !marked {
+		return stored, true
+	}
+	subject, _, event = wire.SplitSubject(stream, stored)
+	return subject, event
 }
 
 func holds(condition *vm.Program, data []byte) bool {

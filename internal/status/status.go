@@ -161,6 +161,16 @@ type Consumer struct {
 	Service  string `json:"service"`
 	Lag      uint64 `json:"lag"`       // messages not delivered yet
 	InFlight int    `json:"in_flight"` // delivered, not acknowledged
+
+	Partitions []Partition `json:"partitions,omitempty"` // of a stream that the service reads in the order of its keys
+}
+
+// Partition is one partition of a stream as one service reads it.
+type Partition struct {
+	Partition int    `json:"partition"`
+	Instance  int    `json:"instance"` // of the service, that reads it; 0 while nobody does
+	Epoch     uint64 `json:"epoch"`    // grows by one with every new reader
+	Lag       uint64 `json:"lag"`      // messages not delivered yet
 }
 
 // Queue is where tasks of some kinds wait.
