@@ -174,8 +174,14 @@ func upFrom(t *testing.T, self, services string, args ...any) *project {
 // upIn starts a project in dir with self as the hozo binary and the program of its services.
 func upIn(t *testing.T, dir, self, services string, args ...any) *project {
 	t.Helper()
+	return upWith(t, dir, self, manifestHead+fmt.Sprintf(services, append([]any{self}, args...)...))
+}
+
+// upWith starts a project of this manifest.
+func upWith(t *testing.T, dir, self, manifest string) *project {
+	t.Helper()
 	p := &project{dir: dir, state: filepath.Join(dir, "s"), file: filepath.Join(dir, "hozo.yaml"), self: self, ended: make(chan struct{})}
-	p.write(t, manifestHead+fmt.Sprintf(services, append([]any{self}, args...)...))
+	p.write(t, manifest)
 	p.client = node.NewClient(p.state)
 	p.keeper = exec.Command(self, "keeper", "--state", p.state, "--file", p.file)
 	log, err := os.Create(filepath.Join(dir, "keeper.log"))
