@@ -58,6 +58,12 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 		return Handle{}, k.wrap(err)
 	}
 	h := k.handle(c, q, e.id)
+	if e.given {
+		if known, err := h.known(ctx); err != nil || known {
+			h.Duplicate = known
+			return h, k.wrap(err)
+		}
+	}
 	if e.unique != "" {
 		holder, err := k.lock(ctx, c, q, e)
 		if err != nil {
@@ -66,6 +72,7 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 		if holder != h.token() {
 			return k.holder(h, holder)
 		}
+		step(stepLocked)
 	}
 	h.Duplicate, err = store(ctx, c, msg, e.given)
 	if err == nil && !h.Duplicate {

@@ -9,31 +9,40 @@ import (
 const (
 	retryFind = 200 * time.Millisecond // before asking again for a queue that is not there
 
-	// lookTimeout bounds a look at a record; what takes longer is made up for by the next.
-	lookTimeout = 2 * time.Second
+	// pauseLimit is how long the keeper may have been silent before the process must have been stopped: by then tasks that
+	// wait here may be others'. They have waited for at most heldFor before.
+	pauseLimit = ackWait - leaseSlack - heldFor
 )
 
 // errStopped is the cause of the context of handlers that outlive DrainGrace.
 var errStopped = errors.New("the worker is stopping")
 
-// keep is the one goroutine that looks after all tasks in hand, until stopped is closed: it says that they are alive,
-// writes their progress, and sees to it that as many tasks are on their way as handlers can use.
-func (w *pool) keep(ctx, work context.Context, stopped <-chan struct{}) {
+// keep is the one goroutine that looks after all tasks in hand, until stopped is closed: it says that they are alive, and
+// sees to it that as many tasks are on their way as handlers can use. It never waits for an answer of the broker, since
+// all signs of life would wait with it: the observer does that.
+func (w *pool) keep(ctx context.Context, stopped <-chan struct{}) {
 	tick := time.NewTicker(keeperTick)
 	defer tick.Stop()
 	var done, taken uint64
 	var idle time.Time // since when nothing was taken
-	rate, ticks := 0.0, 0
-	connection := w.conn.NATS().Stats().Reconnects
+	rate := 0.0
 	for {
-		var now time.Time
 		select {
-		case now = <-tick.C:
+		case <-tick.C:
 		case <-stopped:
 			return
 		}
-		ticks++
-		w.alive(work, now, ticks%10 == 0)
+		now := time.Now() // what the ticker says may be from before the process was stopped
+		if now.Sub(w.clock.last()) > pauseLimit {
+			w.stale.Store(true) // before the clock goes on, so that nothing is begun between
+		}
+		w.clock.set(now)
+		if n := w.conn.NATS().Stats().Reconnects; n != w.link.Load() {
+			w.reconnected(now, n)
+		}
+		for _, l := range w.leases {
+			l.keep(now, w.conn.NATS().Publish)
+		}
 		if n := w.done.Load(); n != done {
 			rate = 0.7*float64(n-done) + 0.3*rate // of this tick, and a little of those before
 			done = n
@@ -44,16 +53,10 @@ func (w *pool) keep(ctx, work context.Context, stopped <-chan struct{}) {
 		if ctx.Err() != nil {
 			continue
 		}
-		if n := w.conn.NATS().Stats().Reconnects; n != connection {
-			connection = n
-			for _, l := range w.lanes {
-				l.renew() // the broker has forgotten what was asked for
-			}
-		}
 		w.heed(ctx, now)
 		if n := w.turn.Load(); n != taken || w.busy.Load() == 0 {
 			taken, idle = n, now
-		} else if now.Sub(idle) > heldFor {
+		} else if now.Sub(idle) > heldFor && !w.stale.Load() {
 			for _, l := range w.lanes {
 				l.giveBack()
 			}
@@ -62,18 +65,15 @@ func (w *pool) keep(ctx, work context.Context, stopped <-chan struct{}) {
 	}
 }
 
-// alive says that the tasks in hand are worked on.
-func (w *pool) alive(work context.Context, now time.Time, second bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), lookTimeout)
-	defer cancel()
-	reachable := w.conn.Connected()
+// reconnected makes the tasks in hand this worker's again, because the broker may have given them to others meanwhile.
+func (w *pool) reconnected(now time.Time, link uint64) {
+	w.since.set(now)
+	w.link.Store(link)
+	for _, l := range w.lanes {
+		l.renew() // the broker has forgotten what was asked for
+	}
 	for _, l := range w.leases {
-		if look := l.keep(now, w.conn.NATS().Publish); look && reachable {
-			reachable = l.regain(ctx, w) == nil // else the signs of life of the others would come late
-		}
-		if second && reachable {
-			l.writeProgress(ctx, w)
-		}
+		l.doubt()
 	}
 }
 

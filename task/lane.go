@@ -143,24 +143,32 @@ func (l *lane) heed(now time.Time) (trouble string) {
 func (l *lane) renew() { l.credit.Store(0) }
 
 // giveBack returns the tasks that wait here to the broker.
-func (l *lane) giveBack() (n int) {
+func (l *lane) giveBack() {
+	l.empty(func(m *nats.Msg) {
+		_ = l.conn.NATS().Publish(m.Reply, refused) // when it is lost, the broker gives the task away after ackWait
+	})
+}
+
+// drop forgets the tasks that wait here. The broker gives them away after ackWait.
+func (l *lane) drop() { l.empty(func(*nats.Msg) {}) }
+
+func (l *lane) empty(each func(*nats.Msg)) {
 	for {
 		select {
 		case m := <-l.msgs:
 			if l.isTask(m) {
-				_ = l.conn.NATS().Publish(m.Reply, refused) // when it is lost, the broker gives the task away after ackWait
-				n++
+				each(m)
 			}
 		default:
-			return n
+			return
 		}
 	}
 }
 
 var refused = []byte("-NAK")
 
-// close takes no more tasks and gives back those that were not begun.
-func (l *lane) close() {
+// close takes no more tasks and gives back those that were not begun, unless they are outdated: others may have them.
+func (l *lane) close(outdated bool) {
 	l.mu.Lock()
 	l.closed = true
 	sub := l.sub
@@ -173,6 +181,10 @@ func (l *lane) close() {
 		// behind all of that.
 		_ = l.conn.NATS().FlushTimeout(time.Second) // what does not come in time is delivered again
 	}
-	l.giveBack()
+	if outdated {
+		l.drop()
+	} else {
+		l.giveBack()
+	}
 	_ = sub.Unsubscribe() // it fails when it has drained, or the connection is closed
 }

@@ -40,10 +40,11 @@ type lease struct {
 	d      delivery
 	held   bool      // a task is in hand
 	told   time.Time // when the broker was last told, or the task came
-	began  time.Time
 	looked time.Time // when it was last looked at whether it is cancelled
 	cancel context.CancelCauseFunc
-	lost   bool
+	alone  bool // the handler has this task only, so that its context may end when the task is gone
+	lost   bool // the lease is over, or in doubt
+	gone   bool // the task is cancelled or somebody else's: nothing is to be said of it any more
 
 	// recMu guards the record, of which the lease is the only writer while it holds.
 	recMu    sync.Mutex
@@ -57,7 +58,7 @@ type lease struct {
 func (l *lease) take(d delivery, cancel context.CancelCauseFunc) {
 	now := time.Now()
 	l.mu.Lock()
-	l.d, l.held, l.told, l.began, l.looked, l.cancel, l.lost = d, true, now, now, now, cancel, false
+	l.d, l.held, l.told, l.looked, l.cancel, l.lost, l.gone = d, true, now, now, cancel, false, false
 	l.mu.Unlock()
 	l.recMu.Lock()
 	l.rec = record{copy: d.copy, failed: d.failed}
@@ -80,13 +81,12 @@ func (l *lease) holds() bool {
 	return l.held && !l.lost && time.Since(l.told) < ackWait-leaseSlack
 }
 
-// keep tells the broker that the task is being worked on, if it is time to. look says that it should be looked at what
-// has become of the task elsewhere: it may have been cancelled, or have gone to another worker.
-func (l *lease) keep(now time.Time, publish func(subject string, data []byte) error) (look bool) {
+// keep tells the broker that the task is being worked on, if it is time to.
+func (l *lease) keep(now time.Time, publish func(subject string, data []byte) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.held {
-		return false
+		return
 	}
 	since := now.Sub(l.told)
 	// From here on a sign of life might speak for somebody else's delivery.
@@ -94,17 +94,33 @@ func (l *lease) keep(now time.Time, publish func(subject string, data []byte) er
 	if !l.lost && since >= aliveInterval && publish(l.d.msg.Reply, alive) == nil {
 		l.told = now
 	}
-	if l.lost || now.Sub(l.looked) >= lookAfter {
-		l.looked = now
-		return true
+}
+
+// doubt has the task in hand claimed anew before anything is said of it.
+func (l *lease) doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = l.lost || l.held
+}
+
+// unseen reports whether it is time to look what has become of the task elsewhere: it may have been cancelled, or have
+// gone to another worker.
+func (l *lease) unseen(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held || l.gone || (!l.lost && now.Sub(l.looked) < lookAfter) {
+		return false
 	}
-	return false
+	l.looked = now
+	return true
 }
 
 // regain makes the task surely this worker's again, when nobody else has claimed it, by a claim of its own. When
-// somebody has, or the task was cancelled, its handler ends.
+// somebody has, or the task was cancelled, its handler ends. A task whose end is being told is left alone.
 func (l *lease) regain(ctx context.Context, w *pool) error {
-	l.recMu.Lock()
+	if !l.recMu.TryLock() {
+		return nil
+	}
 	defer l.recMu.Unlock()
 	token, ok := l.current()
 	if !ok {
@@ -117,10 +133,11 @@ func (l *lease) regain(ctx context.Context, w *pool) error {
 	case now.state == Cancelled:
 		l.end(token, errCancelled)
 		return nil
-	case now.revision != l.rec.revision:
+	case now.revision != l.rec.revision && !l.wrote(w, now):
 		l.end(token, errLost)
 		return nil
 	}
+	l.rec.revision = now.revision
 	l.mu.Lock()
 	lost := l.lost
 	l.mu.Unlock()
@@ -129,12 +146,21 @@ func (l *lease) regain(ctx context.Context, w *pool) error {
 	}
 	next := l.rec
 	next.state, next.strikes = Running, max(next.strikes, 1)
-	if next.revision, err = putRecord(ctx, w.conn, w.kind, token, next, 0); err != nil {
+	next.revision, err = putRecord(ctx, w.conn, w.kind, token, next, 0)
+	if errors.Is(err, errMoved) {
+		return nil // the next look says by whom
+	}
+	if err != nil {
 		return err
 	}
 	l.rec = next
 	l.renew(token, w.conn.NATS().Publish)
 	return nil
+}
+
+// wrote reports whether now is what this worker has written of the running task without hearing that it was stored.
+func (l *lease) wrote(w *pool, now record) bool {
+	return now.revision > l.rec.revision && now.state == Running && now.copy == l.rec.copy && now.owner == w.conn.Grant().User
 }
 
 // renew goes on with a lease that was in doubt.
@@ -152,7 +178,7 @@ func (l *lease) renew(token string, publish func(subject string, data []byte) er
 func (l *lease) adopt(d *delivery, publish func(subject string, data []byte) error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.held || l.d.token != d.token || l.d.seq != d.seq {
+	if !l.held || l.gone || l.d.token != d.token || l.d.seq != d.seq {
 		return false
 	}
 	if publish(d.msg.Reply, alive) == nil {
@@ -161,13 +187,25 @@ func (l *lease) adopt(d *delivery, publish func(subject string, data []byte) err
 	return true
 }
 
-// end ends the handler when the task in hand is token.
+// end ends the handler when the task in hand is token, and has its outcome kept back. The handler of a batch goes on: the
+// other tasks are good.
 func (l *lease) end(token string, cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.held && l.d.token == token && l.cancel != nil {
+	if !l.held || l.d.token != token {
+		return
+	}
+	l.lost, l.gone = true, true
+	if l.alone && l.cancel != nil {
 		l.cancel(cause)
 	}
+}
+
+// over reports whether the task is cancelled or somebody else's.
+func (l *lease) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gone
 }
 
 // current names the task in hand.
@@ -186,26 +224,29 @@ func (l *lease) report(percent int, note string) {
 
 // writeProgress puts what was reported into the record of a running task.
 func (l *lease) writeProgress(ctx context.Context, w *pool) {
-	l.recMu.Lock()
+	if !l.recMu.TryLock() {
+		return // its end is being told
+	}
 	defer l.recMu.Unlock()
-	token, ok := l.current()
-	if !ok || !l.news {
+	if _, ok := l.current(); !ok || !l.news || l.over() {
 		return
 	}
 	next := l.rec
-	next.state, next.progress, next.note = Running, l.progress, l.note
-	revision, err := putRecord(ctx, w.conn, w.kind, token, next, 0)
-	l.news = false
-	if err == nil {
-		next.revision = revision
-		l.rec = next
-	}
+	next.state, next.strikes, next.progress, next.note = Running, max(next.strikes, 1), l.progress, l.note
+	l.news = l.record(ctx, w, next, 0) != nil // the next turn tries again
 }
 
 // record replaces the record of the task on condition that it is as the lease left it.
 func (l *lease) record(ctx context.Context, w *pool, next record, keep time.Duration) error {
 	next.revision = l.rec.revision
 	revision, err := putRecord(ctx, w.conn, w.kind, l.d.token, next, keep)
+	if errors.Is(err, errMoved) {
+		now, getErr := getRecord(ctx, w.conn, w.kind, l.d.token)
+		if getErr == nil && l.wrote(w, now) {
+			next.revision = now.revision
+			revision, err = putRecord(ctx, w.conn, w.kind, l.d.token, next, keep)
+		}
+	}
 	if err == nil {
 		next.revision = revision
 		l.rec = next

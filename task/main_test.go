@@ -21,7 +21,9 @@ const kindName = "image.thumbnail"
 
 type image struct{ Path string }
 
-func TestMain(m *testing.M) { testkit.Main(m, testkit.Child("worker", workerChild)) }
+func TestMain(m *testing.M) {
+	testkit.Main(m, testkit.Child("worker", workerChild), testkit.Child("actor", actorChild), testkit.Child("locker", lockerChild))
+}
 
 // workerChild takes one task, says so and holds it until it is killed.
 func workerChild() {
@@ -174,4 +176,12 @@ func (w *world) child(t *testing.T, name string, env ...string) *testkit.Process
 		t.Fatal(err)
 	}
 	return testkit.Start(t, name, append(env, wire.EnvBus+"="+w.URL, wire.EnvGrant+"="+path)...)
+}
+
+// boundedGrant is that of a service whose queue has a bound.
+func boundedGrant(most int64) wire.Grant {
+	return wire.Grant{
+		Service: "images", Handles: []string{kindName}, Enqueues: []string{kindName},
+		Queues: []wire.TaskQueue{{Name: kindName, Kinds: []string{kindName}, Max: most}},
+	}
 }

@@ -50,6 +50,12 @@ type pool struct {
 	busy   atomic.Int64  // tasks in hand
 	done   atomic.Uint64 // tasks that have ended
 	ahead  atomic.Int64  // how many tasks to take beside those in hand
+
+	clock moment        // last turn of the keeper
+	stale atomic.Bool   // the process was stopped for so long that what waits here may be others'
+	link  atomic.Uint64 // number of the connection
+	since moment        // when it was made, or noticed
+	notes notes
 }
 
 func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(context.Context, []*lease, []outcome)) *pool {
@@ -61,7 +67,7 @@ func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(co
 		w.lanes = append(w.lanes, newLane(c, w.queue, kind, p))
 	}
 	for range cfg.Concurrency * cfg.Batch {
-		w.leases = append(w.leases, &lease{})
+		w.leases = append(w.leases, &lease{alone: cfg.Batch == 1})
 	}
 	return w
 }
@@ -85,6 +91,7 @@ func (w *pool) Run(ctx context.Context) error {
 		return nil // stopped before the queue was there
 	}
 	notes, err := w.conn.NATS().Subscribe(wire.NoteSubject(w.kind), func(m *nats.Msg) {
+		w.notes.add(string(m.Data)) // first: what is begun from here on is looked at before
 		for _, l := range w.leases {
 			l.end(string(m.Data), errCancelled)
 		}
@@ -97,7 +104,11 @@ func (w *pool) Run(ctx context.Context) error {
 
 	stopped := make(chan struct{})
 	var keeper, handlers sync.WaitGroup
-	keeper.Go(func() { w.keep(ctx, work, stopped) })
+	w.clock.set(time.Now())
+	w.since.set(time.Now())
+	w.link.Store(w.conn.NATS().Stats().Reconnects)
+	keeper.Go(func() { w.keep(ctx, stopped) })
+	keeper.Go(func() { w.observe(work, stopped) })
 	for n := range w.cfg.Concurrency {
 		handlers.Go(func() { w.loop(ctx, work, w.leases[n*w.cfg.Batch:(n+1)*w.cfg.Batch]) })
 	}
@@ -105,7 +116,7 @@ func (w *pool) Run(ctx context.Context) error {
 	grace := time.AfterFunc(w.cfg.DrainGrace, func() { abandon(errStopped) })
 	defer grace.Stop()
 	for _, l := range w.lanes {
-		l.close()
+		l.close(w.outdated())
 	}
 	handlers.Wait()
 	close(stopped)

@@ -100,12 +100,10 @@ func (w *pool) settle(work, run context.Context, l *lease, o outcome) {
 	defer l.recMu.Unlock()
 	err := o.err
 	snoozed, isSnooze := errors.AsType[*snooze](err)
-	cause := context.Cause(run)
 	switch {
+	case l.over(): // its record says what has become of it
 	case err == nil:
 		w.finish(work, l, o.result)
-	case errors.Is(cause, errCancelled), errors.Is(cause, errLost):
-		// The record says what has become of it, and everything that could be said here would be refused.
 	case isSnooze:
 		w.again(work, l, snoozed.d, record{failed: l.rec.failed})
 	case permanent(err):
@@ -143,9 +141,11 @@ func (w *pool) again(work context.Context, l *lease, delay time.Duration, next r
 		next.copy++
 	}
 	err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, 0) })
+	step(stepRetry)
 	if err == nil && delay > shortDelay {
 		err = retry(work, func(ctx context.Context) error { return w.storeCopy(ctx, l, next) })
 		if err == nil {
+			step(stepCopied)
 			w.acknowledge(l)
 			return
 		}
@@ -193,6 +193,7 @@ func (w *pool) finish(work context.Context, l *lease, result []byte) {
 			w.log.WarnContext(work, "a done task may be run again: its end could not be recorded", "task", l.d.id, "error", err)
 			return
 		}
+		step(stepDone)
 		w.release(work, l)
 	}
 	w.conn.Counters().Tasks.Add(1)
@@ -205,6 +206,7 @@ func (w *pool) finish(work context.Context, l *lease, result []byte) {
 func (w *pool) release(ctx context.Context, l *lease) {
 	if hash := l.d.lock(untilDone); hash != "" {
 		_ = retry(ctx, func(ctx context.Context) error { return unlock(ctx, w.conn, w.kind, l.d.token, hash) })
+		step(stepReleased)
 	}
 }
 
@@ -231,6 +233,7 @@ func (w *pool) bury(work context.Context, l *lease, cause error) {
 		return
 	}
 	if err == nil {
+		step(stepDead)
 		err = retry(work, func(ctx context.Context) error {
 			return storeDead(ctx, w.conn, letter{delivery: l.d, queue: w.queue, attempts: max(attempts, 1), code: next.code, err: next.err})
 		})
@@ -239,6 +242,7 @@ func (w *pool) bury(work context.Context, l *lease, cause error) {
 		w.log.WarnContext(work, "a dead task could not be stored and stays in the queue", "task", l.d.id, "error", err)
 		return // it is delivered again, and its record says that it is dead
 	}
+	step(stepLetter)
 	w.release(work, l)
 	w.acknowledge(l)
 	if now, more := w.quiet.pass(); now {

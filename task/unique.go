@@ -14,7 +14,7 @@ import (
 
 // orphanAge is how old a lock must be before it may be taken over because its task is nowhere: longer than it takes
 // whoever locked it to store the task, all tries included.
-const orphanAge = 30 * time.Second
+var orphanAge = 30 * time.Second
 
 // lock takes the uniqueness of e for its task, and returns the token of the task that holds it: e's own, or another's.
 func (k Kind[T]) lock(ctx context.Context, c *bus.Conn, q wire.TaskQueue, e enqueue) (holder string, err error) {
@@ -64,6 +64,28 @@ func putLock(ctx context.Context, c *bus.Conn, subject, token string, scope uniq
 func (k Kind[T]) gone(ctx context.Context, c *bus.Conn, q wire.TaskQueue, token string) (bool, error) {
 	where, err := find(ctx, c, q.Name, k.name, token)
 	return where == nil && err == nil, err
+}
+
+// known reports whether there is a task with the id of h, or a record of one. The broker alone would find only one that
+// waits on the same subject, or came within ten minutes and since its last start.
+func (h Handle) known(ctx context.Context) (bool, error) {
+	for try := 0; ; try++ {
+		once, cancel := context.WithTimeout(ctx, storeTimeout)
+		known, err := h.knownOnce(once)
+		cancel()
+		if fault.Code(err) != bus.CodeUnavailable || !sleep(ctx, min(storeRetryFirst<<min(try, 10), storeRetryMost)) {
+			return known, err
+		}
+	}
+}
+
+func (h Handle) knownOnce(ctx context.Context) (bool, error) {
+	r, err := getRecord(ctx, h.conn, h.Kind, h.token())
+	if r.revision > 0 || err != nil {
+		return r.revision > 0, err
+	}
+	msg, err := find(ctx, h.conn, h.queue, h.Kind, h.token())
+	return msg != nil, err
 }
 
 // find returns the message of a task: scheduled, or runnable with any priority; nil when there is none.
