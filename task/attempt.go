@@ -32,7 +32,7 @@ func (w *pool) begin(work context.Context, msg *nats.Msg, leases []*lease, n int
 		w.log.WarnContext(work, "a message on the queue is no task", "subject", msg.Subject, "error", err)
 		return n
 	}
-	if w.outdated() || (d.delivered > 1 && w.adopted(&d)) {
+	if w.outdated() || ((d.delivered > 1 || w.forgotten(&d)) && w.adopted(&d)) {
 		return n
 	}
 	l := leases[n]
@@ -77,10 +77,11 @@ func (w *pool) fit(work context.Context, l *lease, bad error) bool {
 		w.acknowledge(l)
 		return false
 	}
-	if d.delivered > 1 && !w.calm(work) {
+	again := d.delivered > 1 || w.forgotten(d)
+	if again && !w.calm(work) {
 		return false // stopped meanwhile: it is delivered again
 	}
-	if d.delivered > 1 || d.copy > 1 || w.notes.has(d.token) {
+	if again || d.copy > 1 || w.notes.has(d.token) {
 		var run bool
 		if err := retry(work, func(ctx context.Context) (err error) { run, err = w.claim(ctx, l); return err }); err != nil {
 			w.log.WarnContext(work, "a task is left to be delivered again: its record was not reached", "task", d.id, "error", err)

@@ -151,7 +151,7 @@ func (h Handle) Cancel(ctx context.Context) error {
 			break // go on where an earlier try was interrupted
 		}
 		if r.state.terminal() {
-			return &fault.Error{Code: "task/ended", What: fmt.Sprintf("the task is %s already", r.state), Where: h.where(), Fix: "there is nothing to cancel"}
+			return &fault.Error{Code: CodeEnded, What: fmt.Sprintf("the task is %s already", r.state), Where: h.where(), Fix: "there is nothing to cancel"}
 		}
 		if r.revision == 0 {
 			if msg, err := find(ctx, h.conn, h.queue, h.Kind, token); err != nil {

@@ -35,6 +35,7 @@ const (
 	CodeCancelled   = "task/cancelled"   // somebody cancelled the task
 	CodeExpired     = "task/expired"     // nobody began the task in time
 	CodeDead        = "task/dead"        // the task was given up
+	CodeEnded       = "task/ended"       // what is to be cancelled has ended
 	CodeUnknown     = "task/unknown"     // nothing is known of the task, or no longer
 )
 

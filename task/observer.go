@@ -65,6 +65,16 @@ func (w *pool) refresh() {
 // outdated reports whether the process has been stopped for so long that what waits here may be others'.
 func (w *pool) outdated() bool { return w.stale.Load() || time.Since(w.clock.last()) > pauseLimit }
 
+// forgotten reports whether the broker may have handed the task out before and not know it any more: one that was killed
+// has lost what it did last.
+func (w *pool) forgotten(d *delivery) bool {
+	if w.link.Load() == w.first {
+		return false
+	}
+	since := w.since.last()
+	return time.Since(since) < ackWait && d.stored.Before(since.Add(leaseSlack))
+}
+
 // calm waits until the owners of tasks had the time to say that they are alive, when the connection is a new one.
 func (w *pool) calm(ctx context.Context) bool {
 	left := settling

@@ -54,6 +54,7 @@ type pool struct {
 	clock moment        // last turn of the keeper
 	stale atomic.Bool   // the process was stopped for so long that what waits here may be others'
 	link  atomic.Uint64 // number of the connection
+	first uint64        // that of the one that Run began with
 	since moment        // when it was made, or noticed
 	notes notes
 }
@@ -106,7 +107,8 @@ func (w *pool) Run(ctx context.Context) error {
 	var keeper, handlers sync.WaitGroup
 	w.clock.set(time.Now())
 	w.since.set(time.Now())
-	w.link.Store(w.conn.NATS().Stats().Reconnects)
+	w.first = w.conn.NATS().Stats().Reconnects
+	w.link.Store(w.first)
 	keeper.Go(func() { w.keep(ctx, stopped) })
 	keeper.Go(func() { w.observe(work, stopped) })
 	for n := range w.cfg.Concurrency {
