@@ -50,7 +50,7 @@ var doors = map[string][]string{
 	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/zmtp", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
-		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "bus", "wire", "fault",
+		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "bus", "task", "wire", "fault",
 	},
 	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
 	// everything else asks the keeper to. The two share only how children are reaped.

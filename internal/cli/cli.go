@@ -157,7 +157,7 @@ keeps them alive and shows what they do.
 	}
 	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newRun(o), newUpgrade(o), newScale(o), newWait(o), newSupervisord(o))
 	add("see", newPs(o), newStatus(o), newLogs(o), newGraph(o), newTop(o), newTap(o), newAccess(o))
-	add("data", newSend(o), newStream(o), newClient(o), newDLQ(o), newReplay(o))
+	add("data", newSend(o), newStream(o), newClient(o), newDLQ(o), newTask(o), newReplay(o))
 	add("manifest", newValidate(o), newPlan(o), newSchema(o), newImport(o))
 	root.AddCommand(newVersion(o), newKeeper(o), newNode(o), newBroker(o), newService(o))
 	markMisuse(root)

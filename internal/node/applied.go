@@ -76,8 +76,8 @@ func (n *Node) recall(ctx context.Context) (applied, bool) {
 // firstApply brings the host to what was applied last, or, on a host where nothing runs, to the manifest of the command
 // line. Only a manifest that cannot be read is fatal; what fails for one service is shown in its status.
 func (n *Node) firstApply(ctx context.Context) error {
-	if err := n.scaling.load(); err != nil {
-		n.cfg.Logger.WarnContext(ctx, "how services were scaled is not known", "error", err)
+	if err := errors.Join(n.scaling.load(), n.pauses.load()); err != nil {
+		n.cfg.Logger.WarnContext(ctx, "how services were scaled or queues paused is not known", "error", err)
 	}
 	var err error
 	if last, ok := n.recall(ctx); ok {

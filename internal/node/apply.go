@@ -44,7 +44,11 @@ func (n *Node) prepare(m *manifest.Manifest, fresh bool) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{m, password, grants, clients, port, specs, layoutOf(m)}, nil
+	layout := layoutOf(m)
+	for i, q := range handledQueues(m) {
+		layout.Queues[i].Paused = n.pauses.paused(q)
+	}
+	return &prepared{m, password, grants, clients, port, specs, layout}, nil
 }
 
 // plan returns the steps that an apply of the manifest at path would take.

@@ -136,6 +136,7 @@ func (c *control) routes() http.Handler {
 		answer(w, letter, err)
 	})
 	mux.HandleFunc("POST /v1/dlq/{act}", c.bulk)
+	c.taskRoutes(mux)
 	mux.HandleFunc("POST /v1/tap", c.tap)
 	mux.HandleFunc("POST /v1/replay", c.replay)
 	return mux

@@ -55,6 +55,7 @@ type Node struct {
 	declared *manifest.Manifest
 	foreign  []wire.Grant // of the clients of what was applied last
 	scaling  *scaling
+	pauses   *pauses
 
 	mu       sync.Mutex // guards what follows
 	manifest *manifest.Manifest
@@ -76,7 +77,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
-	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), scaling: newScaling(state(cfg.State).scale()), ready: make(chan struct{}), ended: make(chan Ended, 1)}, nil
+	return &Node{cfg: cfg, state: state(cfg.State), started: time.Now(), totals: newTotals(), feed: newFeed(), binaries: newBinaries(), scaling: newScaling(state(cfg.State).scale()), pauses: newPauses(state(cfg.State).pauses()), ready: make(chan struct{}), ended: make(chan Ended, 1)}, nil
 }
 
 // Ready is closed once the control API answers and the manifest has been applied.

@@ -88,19 +88,15 @@ func oldestIn(ctx context.Context, stream jetstream.Stream, queue, kind string) 
 
 // queues says how the queues of m do. What the broker does not answer is left out.
 func (n *Node) queues(ctx context.Context, m *manifest.Manifest) []status.Queue {
-	var kinds []string
-	for _, s := range m.Services {
-		kinds = append(kinds, s.Handles...)
-	}
 	dead := n.deadByQueue(ctx)
 	var all []status.Queue
-	for _, q := range queuesOf(m, kinds) {
+	for _, q := range handledQueues(m) {
 		js := wire.StreamName(wire.QueueStream(q.Name))
 		stream, err := n.js.Stream(ctx, js)
 		if err != nil {
 			continue
 		}
-		one := status.Queue{Name: q.Name, Kinds: q.Kinds, Max: int64(q.Max), Paused: q.Pause, Dead: dead[js]}
+		one := status.Queue{Name: q.Name, Kinds: q.Kinds, Max: int64(q.Max), Paused: n.pauses.paused(q), Dead: dead[js]}
 		all = append(all, n.countQueue(ctx, stream, one))
 	}
 	return all

@@ -25,6 +25,7 @@ func (s state) log(instance string) string { return filepath.Join(string(s), "lo
 func (s state) layout() string             { return filepath.Join(s.broker(), "layout.json") }
 func (s state) applied() string            { return filepath.Join(string(s), "applied.json") }
 func (s state) scale() string              { return filepath.Join(string(s), "scale.json") }
+func (s state) pauses() string             { return filepath.Join(string(s), "pauses.json") }
 func (s state) ticks() string              { return filepath.Join(string(s), "schedule.json") }
 func (s state) ended() string              { return filepath.Join(string(s), "ended.json") }
 func (s state) stopped() string            { return filepath.Join(string(s), "stopped.json") }
