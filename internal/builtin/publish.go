@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"mime"
 	"net/http"
 	"strings"
 
@@ -36,7 +37,8 @@ func (in *ingest) publishOne(r *http.Request) (result, *refusal) {
 	if len(key) > maxKey || strings.ContainsFunc(key, func(c rune) bool { return c < ' ' || c > '~' }) {
 		return result{}, refuse(http.StatusBadRequest, "ingest/bad-key", fmt.Sprintf("%s is not up to %d printable ASCII characters", pushKey, maxKey), "send a shorter one")
 	}
-	if ref := checkType(r); ref != nil {
+	kind, ref := eventType(r)
+	if ref != nil {
 		return result{}, ref
 	}
 	body, ref := in.bodies.read(r)
@@ -44,21 +46,16 @@ func (in *ingest) publishOne(r *http.Request) (result, *refusal) {
 		return result{}, ref
 	}
 	defer body.release()
-	event := bytes.TrimSpace(body.data)
-	if !jsonscan.Valid(event) {
-		return result{}, refuse(http.StatusBadRequest, "ingest/invalid-json", "the body is not one JSON document", "send one document, or many lines to "+ingestPath)
-	}
-	if bytes.ContainsAny(event, "\r\n") {
-		var compact bytes.Buffer
-		if err := json.Compact(&compact, event); err != nil {
-			return result{}, refuse(http.StatusBadRequest, "ingest/invalid-json", err.Error(), "send one document")
+	event := body.data
+	if kind == "" {
+		if event, ref = oneDocument(body.data); ref != nil {
+			return result{}, ref
 		}
-		event = compact.Bytes()
 	}
 	if len(event) > in.maxLine {
 		return result{}, refuse(http.StatusRequestEntityTooLarge, "ingest/line-too-long", fmt.Sprintf("the event is over %d bytes", in.maxLine), "send a smaller one")
 	}
-	s, err := in.storeOne(r.Context(), st, key, event)
+	s, err := in.storeOne(r.Context(), st, key, kind, event)
 	if err != nil {
 		return result{}, storeRefusal(err)
 	}
@@ -69,11 +66,43 @@ func (in *ingest) publishOne(r *http.Request) (result, *refusal) {
 	return result{status: http.StatusOK, Stream: st.route.Stream, FirstSeq: s.first, LastSeq: s.last, Accepted: 1, Rejected: []rejection{}, Duplicate: s.duplicate}, nil
 }
 
-// storeOne stores one event: with a key as a message of its own, by which a repeat is recognised, else in company.
-func (in *ingest) storeOne(ctx context.Context, st *ingestStream, key string, event []byte) (stored, error) {
+// eventType returns the media type of a body that is one event, "" for JSON. What a browser sends for foreign pages without
+// asking first is refused.
+func eventType(r *http.Request) (string, *refusal) {
+	stated := r.Header.Get("Content-Type")
+	kind, _, err := mime.ParseMediaType(stated)
+	switch {
+	case err != nil, kind == "text/plain", kind == "application/x-www-form-urlencoded", kind == "multipart/form-data",
+		!strings.Contains(kind, "/"), len(stated) > maxKey:
+		return "", checkType(r)
+	case checkType(r) == nil:
+		return "", nil
+	}
+	return stated, nil
+}
+
+// oneDocument returns a JSON document without what is around it and, when it has several lines, between.
+func oneDocument(body []byte) ([]byte, *refusal) {
+	event := bytes.TrimSpace(body)
+	if !jsonscan.Valid(event) {
+		return nil, refuse(http.StatusBadRequest, "ingest/invalid-json", "the body is not one JSON document", "send one document, or many lines to "+ingestPath)
+	}
+	if bytes.ContainsAny(event, "\r\n") {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, event); err != nil {
+			return nil, refuse(http.StatusBadRequest, "ingest/invalid-json", err.Error(), "send one document")
+		}
+		event = compact.Bytes()
+	}
+	return event, nil
+}
+
+// storeOne stores one event: with a key, by which a repeat is recognised, or a media type that is not JSON as a message of
+// its own, else in company.
+func (in *ingest) storeOne(ctx context.Context, st *ingestStream, key, kind string, event []byte) (stored, error) {
 	ctx, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
-	if key == "" {
+	if key == "" && kind == "" {
 		id, err := st.publisher.Publish(ctx, event)
 		return stored{first: id.Seq, last: id.Seq}, err
 	}
@@ -85,11 +114,23 @@ func (in *ingest) storeOne(ctx context.Context, st *ingestStream, key string, ev
 		builder.Add(event)
 		message = builder.Frame()
 	}
+	header := nats.Header{}
+	if key != "" {
+		header[jetstream.MsgIDHeader] = []string{key}
+	}
+	if kind != "" {
+		header[wire.HeaderContentType] = []string{kind}
+	}
+	events := 0 // the headers of a bare message
+	if st.route.Frames {
+		events = 1
+	}
+	bus.PutTrace(ctx, header, events)
 	subject := st.subject
 	if st.route.Partitions > 0 {
 		subject = wire.PartitionSubject(st.route.Stream, subject, st.partitionOf(event))
 	}
-	ack, err := in.conn.PublishFrame(ctx, subject, nats.Header{jetstream.MsgIDHeader: {key}}, message)
+	ack, err := in.conn.PublishFrame(ctx, subject, header, message)
 	if err != nil {
 		return stored{}, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/wire"
 )
 
 func TestOneEventIsPublishedOnceForEachKey(t *testing.T) {
@@ -41,6 +42,34 @@ func TestOneEventIsPublishedOnceForEachKey(t *testing.T) {
 	} {
 		if a := post(t, bad.url, strings.NewReader(bad.body), "Idempotency-Key", bad.head); a.status != bad.status || a.Problem.Code != bad.code {
 			t.Errorf("%s: %d %+v", name, a.status, a.Problem)
+		}
+	}
+}
+
+func TestAnEventThatIsNotJSONKeepsItsType(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	s := serveIngest(t, b, manifest.Ingest{MaxLine: 100})
+	url := s.url + "/v1/publish/" + rawStream
+	const image = "\x89PNG\r\n\x00 "
+	for _, key := range []string{"", "picture-1"} {
+		a := post(t, url, strings.NewReader(image), "Content-Type", "image/png", "Idempotency-Key", key)
+		if a.status != http.StatusOK || a.Accepted != 1 {
+			t.Fatalf("with key %q: %d %+v", key, a.status, a)
+		}
+	}
+	wantEvents(t, b, image, image)
+	stream, err := b.JS.Stream(testkit.Context(t), wire.StreamName(rawStream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := stream.GetMsg(testkit.Context(t), 1)
+	if err != nil || wire.ContentType(msg.Header) != "image/png" {
+		t.Errorf("the event is stored with %v (%v)", msg, err)
+	}
+	for _, kind := range []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "nonsense"} {
+		if a := post(t, url, strings.NewReader("{}"), "Content-Type", kind); a.status != http.StatusUnsupportedMediaType {
+			t.Errorf("%s: %d", kind, a.status)
 		}
 	}
 }
