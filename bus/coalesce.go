@@ -1,11 +1,11 @@
 package bus
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
 
+	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -117,12 +117,8 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 	} else {
 		g.seqs, g.err = p.storeEvents(ctx, g)
 	}
-	switch events := uint64(g.builder.Len()); {
-	case g.err != nil:
-	case p.route.Frames && g.seqs[0] == 0:
-		p.conn.counters.countDropped(cmp.Or(p.counted, p.subject), events)
-	default:
-		p.conn.counters.AddOut(cmp.Or(p.counted, p.subject), events, uint64(g.builder.RawBytes())-events) // without the newlines
+	if g.err == nil {
+		p.count(g)
 	}
 	g.builder.Reset()
 	p.spare.Put(g.builder)
@@ -143,7 +139,7 @@ func (p *Publisher) storeFrame(ctx context.Context, g *group) ([]uint64, error) 
 		header[wire.HeaderContentType] = []string{ct}
 	}
 	g.traces.put(header, 0, g.builder.Len())
-	ack, err := p.conn.PublishFrame(ctx, p.subject, header, g.builder.Frame())
+	ack, err := p.put(ctx, header, g.builder.Frame())
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +168,8 @@ func (p *Publisher) storeEvents(ctx context.Context, g *group) ([]uint64, error)
 		if futures[i] != nil {
 			ack, err = p.conn.await(ctx, futures[i])
 		}
-		if futures[i] == nil || (err != nil && retryable(err)) {
-			ack, err = p.conn.PublishFrame(ctx, p.subject, msg.Header, msg.Data)
+		if futures[i] == nil || (err != nil && (retryable(err) || fault.Code(err) == CodeStreamFull)) {
+			ack, err = p.put(ctx, msg.Header, msg.Data) // which knows what to do about a full stream
 		}
 		if err != nil {
 			return nil, err

@@ -179,7 +179,7 @@ func (c *collecting) handleSet(w *worker, set *rawSet) bool {
 		}
 	}
 	h := &held{feed: &feed{stream: f.Stream, js: wire.StreamName(f.Stream)}}
-	if !c.handle(c.l, w, f, h, nil) || !c.store(c.l, w.out.messages(), true) {
+	if !c.handle(c.l, w, f, h, nil) || !c.store(c.l, w.out, w.out.messages(), true) {
 		return false
 	}
 	w.out.sendLive()

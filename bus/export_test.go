@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"maps"
 	"time"
 
 	"github.com/hozo-dev/hozo/wire"
@@ -17,4 +18,11 @@ func (c *Counters) Dropping() map[string]uint64 {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
 	return c.fullDropsLocked(nil)
+}
+
+// Sending is what was stored, by subject.
+func (c *Counters) Sending() map[string]uint64 {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	return maps.Clone(c.routes)
 }

@@ -1,7 +1,10 @@
 package bus
 
 import (
+	"cmp"
+	"context"
 	"maps"
+	"slices"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
@@ -16,6 +19,49 @@ func (c *Conn) drops(subject string, err error) bool {
 	}
 	route, noRoute := c.route(subject)
 	return noRoute == nil && route.Full == wire.FullDropNewest
+}
+
+// dropsNewest reports whether a stream that the service publishes to drops what it has no room for.
+func (c *Conn) dropsNewest(stream string) bool {
+	return slices.ContainsFunc(c.cfg.Grant.Publish, func(r wire.Route) bool { return r.Stream == stream && r.Full == wire.FullDropNewest })
+}
+
+// put stores one message of p. It waits for room where the stream's policy is to block.
+func (p *Publisher) put(ctx context.Context, h nats.Header, data []byte) (*jetstream.PubAck, error) {
+	for attempt := 0; ; attempt++ {
+		ack, err := p.conn.PublishFrame(ctx, p.subject, h, data)
+		if fault.Code(err) != CodeStreamFull || p.cfg.NoWait || cmp.Or(p.route.Full, wire.FullBlock) != wire.FullBlock {
+			return ack, err
+		}
+		if !sleep(ctx, retryDelay(attempt)) {
+			return nil, err
+		}
+	}
+}
+
+// count counts what became of a group without an error: a sequence of 0 says that it was dropped.
+func (p *Publisher) count(g *group) {
+	subject, b := cmp.Or(p.counted, p.subject), g.builder
+	events, bytes := b.Len(), b.RawBytes()-b.Len() // without the newlines
+	if p.route.Frames && g.seqs[0] == 0 {
+		p.conn.counters.countDropped(subject, uint64(events))
+		return
+	}
+	if !p.route.Frames {
+		dropped := 0
+		for i, seq := range g.seqs {
+			if seq == 0 {
+				dropped, bytes = dropped+1, bytes-len(b.events.event(i))
+			}
+		}
+		if dropped > 0 {
+			p.conn.counters.countDropped(subject, uint64(dropped))
+		}
+		events -= dropped
+	}
+	if events > 0 {
+		p.conn.counters.AddOut(subject, uint64(events), uint64(bytes))
+	}
 }
 
 // conditional reports whether a message is one of a chain, which must not lose a link.
@@ -55,7 +101,8 @@ func (o *Out) dropOf(msg *nats.Msg) {
 	if f.parse(msg.Data) == nil {
 		events = uint64(f.Len())
 	}
-	o.conn.counters.countDropped(msg.Subject, events)
+	route, _ := o.conn.route(msg.Subject) // it is one that drops
+	o.conn.counters.countDropped(published(route.Stream, msg.Subject), events)
 	if o.droppedEvents == nil {
 		o.droppedEvents = make(map[string]uint64)
 	}

@@ -2,9 +2,13 @@ package bus_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/hozo-dev/hozo/bus"
+	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/broker"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/wire"
@@ -78,5 +82,119 @@ func TestAStageGoesOnWhenItsOutputDropsTheNewest(t *testing.T) {
 	have, dropped := len(stored(t, b, "alerts")), c.Counters().Dropping()["alerts"]
 	if have+int(dropped) != all || dropped == 0 {
 		t.Errorf("of %d events %d are stored and %d counted as dropped", all, have, dropped)
+	}
+}
+
+// A program waits for room on a stream that blocks, and is told at once on one that fails.
+func TestBlockWaitsForRoomAndFailDoesNot(t *testing.T) {
+	t.Parallel()
+	for _, frames := range []bool{true, false} {
+		b := testkit.Broker(t)
+		b.Declare(t, broker.StreamSpec{Name: "orders", MaxBytes: 64 << 10})
+		to := func(full string) *bus.Publisher {
+			r := wire.Route{Subject: "orders", Stream: "orders", Full: full, Frames: frames, Compression: "none"}
+			p, err := dial(t, b, wire.Grant{Publish: []wire.Route{r}}).NewPublisher("orders", bus.PublisherConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		large := encoded(t, item{N: -1, Text: strings.Repeat("a", 10<<10)})
+		fails := to(wire.FullFail)
+		var err error
+		for n := 0; err == nil && n < 20; n++ {
+			_, err = fails.Publish(testkit.Context(t), large)
+		}
+		if fault.Code(err) != bus.CodeStreamFull {
+			t.Fatalf("frames %v, policy fail: %v, want %s", frames, err, bus.CodeStreamFull)
+		}
+		// An empty policy is block. A caller who leaves early says nothing about the event: it is still to be stored.
+		blocks := to("")
+		ctx, cancel := context.WithTimeout(testkit.Context(t), 100*time.Millisecond)
+		defer cancel()
+		if _, err := blocks.Publish(ctx, encoded(t, item{N: 7, Text: string(large)})); fault.Code(err) != bus.CodeUnavailable {
+			t.Errorf("frames %v, policy block, before there is room: %v, want the end of the wait", frames, err)
+		}
+		stream, err := b.JS.Stream(testkit.Context(t), "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Purge(testkit.Context(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := blocks.Flush(testkit.Context(t)); err != nil {
+			t.Errorf("frames %v: flush with room again: %v", frames, err)
+		}
+		if got := stored(t, b, "orders"); len(got) != 1 || !strings.Contains(string(got[0].data), `"n":7`) {
+			t.Errorf("frames %v: the stream holds %d events, want the one that waited", frames, len(got))
+		}
+	}
+}
+
+func TestDropNewestCountsSingleMessagesToo(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	b.Declare(t, broker.StreamSpec{Name: "prices", MaxBytes: 64 << 10})
+	c := dial(t, b, wire.Grant{Publish: []wire.Route{{Subject: "prices", Stream: "prices", Full: wire.FullDropNewest, Compression: "none"}}})
+	p, err := c.NewPublisher("prices", bus.PublisherConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const all = 100
+	for n := range all {
+		if err := p.Send(testkit.Context(t), encoded(t, item{N: n, Text: strings.Repeat("a", 2<<10)})); err != nil {
+			t.Fatalf("a stream that drops the newest refuses event %d: %v", n, err)
+		}
+	}
+	if err := p.Flush(testkit.Context(t)); err != nil {
+		t.Fatal(err)
+	}
+	have, dropped := len(stored(t, b, "prices")), c.Counters().Dropping()["prices"]
+	if have+int(dropped) != all || dropped == 0 || have == 0 {
+		t.Errorf("of %d events %d are stored and %d counted as dropped", all, have, dropped)
+	}
+}
+
+// The fences of an ordered service need room as well: it must neither wait for it nor store anything without them.
+func TestAnOrderedStageGoesOnWhenItsOutputDropsTheNewest(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	const keys, each = 20, 30
+	for _, maxBytes := range []int64{16 << 10, 300} { // filled by the output; too small for the fences
+		out := fmt.Sprintf("alerts-%d", maxBytes)
+		b.Declare(t, broker.StreamSpec{Name: out, MaxBytes: maxBytes, Partitions: partitions, Key: "key"})
+		g := orderedGrant()
+		r := keyedRoute(out)
+		r.Full, r.Frames, r.Compression = wire.FullDropNewest, true, "none"
+		g.Service, g.Publish = "mover-"+out, []wire.Route{r}
+		c := dial(t, b, g)
+		if maxBytes == 16<<10 {
+			play(t, mover(t, b), keys, each)
+		}
+		handled := newLedger(keys * each)
+		stage, err := bus.NewStage(c, moves, func(_ context.Context, e bus.Event[move], to *bus.Out) error {
+			var k int
+			if _, err := fmt.Sscanf(e.Value.Key, "key-%d", &k); err != nil {
+				return err
+			}
+			handled.add(k*each + e.Value.N)
+			return to.Publish(out, encoded(t, move{e.Value.Key, e.Value.N}))
+		}, bus.StageConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := start(t, stage)
+		testkit.Wait(t, handled.full)
+		stop()
+		handled.exact(t)
+		have, dropped, sent := 0, c.Counters().Dropping(), c.Counters().Sending()[out]
+		for _, e := range stored(t, b, out) {
+			if !wire.IsFence(out, e.msg.Subject()) {
+				have++
+			}
+		}
+		if have+int(dropped[out]) != keys*each || dropped[out] == 0 || len(dropped) != 1 || int(sent) != have {
+			t.Errorf("max_bytes %d: of %d events %d are stored, %d counted as stored and %v as dropped", maxBytes, keys*each, have, sent, dropped)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,9 @@ func (l *lease) replaceLocked(ctx context.Context, member string) error {
 	return err
 }
 
+// noFence stands for the fence in a stream that has no room for it and drops what is newest.
+const noFence = math.MaxUint64
+
 // raise puts this lease's fences into the streams, so that nothing of an earlier owner can be stored there any more, and
 // then makes sure that there is no later owner. Whoever becomes one afterwards raises its own fences behind these.
 func (l *lease) raise(ctx context.Context, streams []string) error {
@@ -136,6 +140,10 @@ func (l *lease) raise(ctx context.Context, streams []string) error {
 			Subject: l.fence(stream),
 			Header:  nats.Header{wire.HeaderEpoch: {strconv.FormatUint(l.epoch, 10)}},
 		}, nil)
+		if fault.Code(err) == CodeStreamFull && l.o.conn.dropsNewest(stream) {
+			l.fences[stream] = noFence
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("raise a fence in %s: %w", stream, err)
 		}

@@ -187,7 +187,7 @@ func (r *ordered) frame(l *lease, w *worker, f *Frame, bad error, sick *sickKeys
 		l.done.Store(f.Seq)
 		return true
 	}
-	if !r.handle(l, w, f, h, sick) || !r.store(l, w.out.messages(), true) {
+	if !r.handle(l, w, f, h, sick) || !r.store(l, w.out, w.out.messages(), true) {
 		return false
 	}
 	l.done.Store(f.Seq)
@@ -237,7 +237,7 @@ func (r *ordered) key(f *Frame, i int) string {
 
 // store stores the output of one frame, or of an event that came back, under the lease's fences: what goes to one subject
 // in order, the rest at once. inOrder says that it is a frame's.
-func (r *ordered) store(l *lease, msgs []*nats.Msg, inOrder bool) bool {
+func (r *ordered) store(l *lease, out *Out, msgs []*nats.Msg, inOrder bool) bool {
 	clear(l.storing)
 	for len(msgs) > 0 {
 		var now, later []*nats.Msg
@@ -250,7 +250,7 @@ func (r *ordered) store(l *lease, msgs []*nats.Msg, inOrder bool) bool {
 			in[m.Subject] = true
 			now = append(now, m)
 		}
-		if !r.storeFenced(l, now, inOrder) {
+		if !r.storeFenced(l, out, now, inOrder) {
 			return false
 		}
 		msgs = later
@@ -258,7 +258,7 @@ func (r *ordered) store(l *lease, msgs []*nats.Msg, inOrder bool) bool {
 	return true
 }
 
-func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg, inOrder bool) bool {
+func (r *ordered) storeFenced(l *lease, out *Out, msgs []*nats.Msg, inOrder bool) bool {
 	s := r.stage
 	again := false
 	defer func() {
@@ -279,7 +279,7 @@ func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg, inOrder bool) bool {
 			msgs, err = l.unstored(l.work, msgs, inOrder)
 		}
 		if err == nil {
-			if msgs, err = r.sendFenced(l, msgs); len(msgs) == 0 {
+			if msgs, err = r.sendFenced(l, out, msgs); len(msgs) == 0 {
 				return true
 			}
 			first := !unsure
@@ -299,18 +299,40 @@ func (r *ordered) storeFenced(l *lease, msgs []*nats.Msg, inOrder bool) bool {
 }
 
 // sendFenced tries once to store msgs and returns those that were not acknowledged.
-func (r *ordered) sendFenced(l *lease, msgs []*nats.Msg) ([]*nats.Msg, error) {
+func (r *ordered) sendFenced(l *lease, out *Out, msgs []*nats.Msg) ([]*nats.Msg, error) {
 	c := r.stage.conn
-	for _, m := range msgs {
-		if stream := c.streamOf(m.Subject); stream != "" {
-			l.condition(m, stream)
-		}
+	msgs, err := r.fenced(l, out, msgs)
+	if err != nil {
+		return msgs, err
 	}
-	return c.storeOnce(l.work, msgs, (&Out{conn: c}).dropOf, func(m *nats.Msg, seq uint64) {
+	return c.storeOnce(l.work, msgs, out.dropOf, func(m *nats.Msg, seq uint64) {
 		if stream := c.streamOf(m.Subject); stream != "" {
 			l.noteStored(stream, seq)
 		}
 	})
+}
+
+// fenced puts the lease's condition on each message and returns those that are to be stored: where a full stream has no
+// room for the fence and drops what is newest, the messages are dropped.
+func (r *ordered) fenced(l *lease, out *Out, msgs []*nats.Msg) ([]*nats.Msg, error) {
+	keep := make([]*nats.Msg, 0, len(msgs))
+	for i, m := range msgs {
+		stream := r.stage.conn.streamOf(m.Subject)
+		if stream != "" && l.fences[stream] == noFence {
+			if err := l.raise(l.work, []string{stream}); err != nil {
+				return append(keep, msgs[i:]...), err
+			}
+			if l.fences[stream] == noFence {
+				out.dropOf(m)
+				continue
+			}
+		}
+		if stream != "" {
+			l.condition(m, stream)
+		}
+		keep = append(keep, m)
+	}
+	return keep, nil
 }
 
 // streamOf names the stream that the grant publishes subject to, or nothing.

@@ -37,6 +37,7 @@ type PublisherConfig struct {
 	FrameBytes  int           // raw size at which a frame is sent at once; default TargetFrameBytes, uncompressed PlainFrameBytes
 	ContentType string        // media type of the events; JSON and what is unknown need none
 	WindowBytes int           // most raw bytes not acknowledged; Publish blocks beyond; default DefaultWindowBytes, uncompressed PlainWindowBytes
+	NoWait      bool          // a full stream with the policy block is told at once too; for callers who can hold up theirs
 }
 
 // withDefaults fills in the zero fields. largest is what one message can hold.
@@ -147,6 +148,9 @@ func (p *Publisher) Run(ctx context.Context) error {
 // follow it with the next indexes (without frames: each is a message of its own). It blocks while the window is full.
 // The bytes are copied before it waits. On a stream with a key the events of each partition stay together and in order,
 // and when it fails some may be stored.
+//
+// While the stream is full it waits for room, 10s at most, if the stream's policy is block; with the policy fail it gives
+// bus/stream-full at once.
 //
 // An event waits up to Linger for company, unless nothing of this Publisher is under way. The errors are the faults
 // bus/stream-full, bus/store-full, bus/too-large and bus/unavailable. After bus/unavailable the events may be stored all

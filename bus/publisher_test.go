@@ -111,7 +111,7 @@ func TestPublisherPassesOnThatTheStreamIsFull(t *testing.T) {
 	t.Parallel()
 	b := testkit.Broker(t)
 	b.Declare(t, broker.StreamSpec{Name: "events.raw", MaxBytes: 64 << 10})
-	c := dial(t, b, wire.Grant{Publish: []wire.Route{{Subject: "events.raw", Stream: "events.raw", Compression: "none", Frames: true}}})
+	c := dial(t, b, wire.Grant{Publish: []wire.Route{{Subject: "events.raw", Stream: "events.raw", Compression: "none", Frames: true, Full: wire.FullFail}}})
 	p := newPublisher(t, c, "events.raw", bus.PublisherConfig{})
 	var err error
 	for n := 0; err == nil && n < 10; n++ {

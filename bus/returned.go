@@ -69,7 +69,7 @@ func (r *ordered) handleReturned(work context.Context, h *held) bool {
 		return false
 	}
 	return r.turn(l, func(w *worker) bool {
-		done := r.handle(l, w, f, h, nil) && r.store(l, w.out.messages(), false)
+		done := r.handle(l, w, f, h, nil) && r.store(l, w.out, w.out.messages(), false)
 		if done {
 			w.out.count()
 			s.conn.counters.EventsIn.Add(1)

@@ -73,7 +73,7 @@ func TestSendTellsARefusalUntilFlushHasTold(t *testing.T) {
 	t.Parallel()
 	b := testkit.Broker(t)
 	b.Declare(t, broker.StreamSpec{Name: "events.raw", MaxBytes: 64 << 10})
-	c := dial(t, b, wire.Grant{Publish: []wire.Route{{Subject: "events.raw", Stream: "events.raw", Compression: "none", Frames: true}}})
+	c := dial(t, b, wire.Grant{Publish: []wire.Route{{Subject: "events.raw", Stream: "events.raw", Compression: "none", Frames: true, Full: wire.FullFail}}})
 	p := newPublisher(t, c, "events.raw", bus.PublisherConfig{FrameBytes: 16 << 10, WindowBytes: 64 << 10})
 	var err error
 	for n := 0; err == nil && n < 1000; n++ {

@@ -64,7 +64,8 @@ type Route struct {
 
 // What happens to an event that a full stream has no room for.
 const (
-	FullBlock      = "block"       // it is refused; stages keep it and try again, HTTP clients get 503
+	FullBlock      = "block"       // whoever publishes waits for room: programs and stages by trying again, HTTP clients by 503
+	FullFail       = "fail"        // it is refused at once; only stages, which have nobody to tell, try again
 	FullDropNewest = "drop_newest" // it is dropped and counted by who publishes it
 	FullDropOldest = "drop_oldest" // the stream's oldest is dropped, read or not, and counted
 )

@@ -71,7 +71,7 @@ func newIngest(conn *bus.Conn, cfg manifest.Ingest) (*ingest, error) {
 		if strings.ContainsAny(route.Subject, "*>") {
 			continue // below a subject: the place of producers
 		}
-		publisher, err := conn.NewPublisher(route.Subject, bus.PublisherConfig{Linger: cfg.Linger})
+		publisher, err := conn.NewPublisher(route.Subject, bus.PublisherConfig{Linger: cfg.Linger, NoWait: true})
 		if err != nil {
 			return nil, fmt.Errorf("publish to %s: %w", route.Subject, err)
 		}
@@ -197,7 +197,7 @@ func (in *ingest) handle(r *http.Request) (result, *refusal) {
 		if ref, ok := errors.AsType[*refusal](err); ok {
 			return result{}, ref
 		}
-		return result{}, storeRefusal(err)
+		return result{}, st.refusal(err)
 	}
 	res.FirstSeq, res.LastSeq, res.Duplicate = s.first, s.last, s.duplicate
 	if !s.duplicate {

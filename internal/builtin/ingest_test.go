@@ -191,6 +191,30 @@ func TestFullStreamGives503AndRecovers(t *testing.T) {
 	}
 }
 
+// A stream with the policy fail does not ask its clients to wait.
+func TestFullStreamThatFailsGives507(t *testing.T) {
+	t.Parallel()
+	b := testkit.Broker(t)
+	b.Declare(t, broker.StreamSpec{Name: rawStream, MaxBytes: 100 << 10})
+	g := ingestGrant(t, b)
+	for i := range g.Publish {
+		g.Publish[i].Full = wire.FullFail
+	}
+	s := serveGrant(t, b, g, manifest.Ingest{})
+	for _, pair := range [][]string{nil, {wire.HTTPProducer, "p", wire.HTTPBatch, "1"}} {
+		var a answer
+		for n := range 100 {
+			line := fmt.Appendf(nil, `{"n":%d,"pad":"%x"}`, n, noise(n))
+			if a = post(t, s.url+"/v1/ingest", bytes.NewReader(line), pair...); a.status != http.StatusOK || len(pair) > 0 {
+				break
+			}
+		}
+		if a.status != http.StatusInsufficientStorage || a.Problem.Code != "ingest/stream-full" || a.header.Get("Retry-After") != "" {
+			t.Errorf("%q: status %d, %+v, Retry-After %q", pair, a.status, a.Problem, a.header.Get("Retry-After"))
+		}
+	}
+}
+
 // noise is bytes that do not compress.
 func noise(seed int) []byte {
 	out := make([]byte, 4096)

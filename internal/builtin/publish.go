@@ -57,7 +57,7 @@ func (in *ingest) publishOne(r *http.Request) (result, *refusal) {
 	}
 	s, err := in.storeOne(r.Context(), st, key, kind, event)
 	if err != nil {
-		return result{}, storeRefusal(err)
+		return result{}, st.refusal(err)
 	}
 	if !s.duplicate {
 		in.conn.Counters().EventsIn.Add(1)

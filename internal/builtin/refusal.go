@@ -8,6 +8,7 @@ import (
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/web"
+	"github.com/hozo-dev/hozo/wire"
 )
 
 // refusal is why a request is not answered with 200.
@@ -29,6 +30,16 @@ func refuse(status int, code, what, fix string) *refusal {
 func busyRefusal(after time.Duration) *refusal {
 	ref := refuse(http.StatusTooManyRequests, "ingest/busy", "too many bytes are being handled", "send it again after Retry-After")
 	ref.retryAfter, ref.hangUp = after, true
+	return ref
+}
+
+// refusal is storeRefusal of one stream: a full one with the policy fail does not ask to be tried again.
+func (st *ingestStream) refusal(err error) *refusal {
+	ref := storeRefusal(err)
+	if fault.Code(err) == bus.CodeStreamFull && st.route.Full == wire.FullFail {
+		ref.status, ref.retryAfter = http.StatusInsufficientStorage, 0
+		ref.fault.Fix = "the operator can raise max_bytes, shorten keep or let its consumers catch up; see hozo status"
+	}
 	return ref
 }
 

@@ -61,7 +61,7 @@ type Stream struct {
 	Key         string        // dotted path of what orders its events, in their JSON; empty: nothing does
 	Partitions  int           // default 64 with a Key, else 0
 	Dedupe      time.Duration // window in which a repeated message id is recognised; default 10m, at most Keep
-	Full        string        // what becomes of an event that there is no room for: block (default), drop_oldest or drop_newest
+	Full        string        // what becomes of an event that there is no room for: block (default), fail, drop_oldest or drop_newest
 }
 
 // GroupCommit reports whether whoever stores in s waits for a sync that many share. Of a stream without frames, which is
