@@ -179,7 +179,7 @@ func (n *Node) setAside(ctx context.Context, stream jetstream.Stream, msg *jetst
 	}
 	moved.Header.Set(headerLetter, number)
 	ack, err := n.js.PublishMsg(ctx, moved, jetstream.WithExpectLastSequencePerSubject(0))
-	if err != nil {
+	if err := n.committed(ctx, wire.DeadStream, ack, err); err != nil { // before the other is removed
 		return nil, err
 	}
 	if err := stream.DeleteMsg(ctx, msg.Sequence); err != nil {
@@ -207,8 +207,9 @@ func (n *Node) returnTask(ctx context.Context, letter DeadLetter, header nats.He
 		number = 1 // buried as it was enqueued
 	}
 	back.Header.Set(wire.HeaderCopy, strconv.Itoa(number+1)) // else its record says that it is dead
-	_, err = n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
-	return err
+	ack, err := n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
+	queue, _, _ := strings.Cut(strings.TrimPrefix(letter.Subject, wire.TaskStream+"."), ".")
+	return n.committed(ctx, wire.QueueStream(queue), ack, err)
 }
 
 // returnEvent stores a parked event, as a frame of its own, where only the service that parked it reads.
@@ -224,7 +225,7 @@ func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.Event
 	case err != nil:
 		return err
 	case last.Header.Get(headerLetter) == number:
-		return nil
+		return n.committed(ctx, wire.RetryStream, &jetstream.PubAck{Sequence: last.Sequence}, nil)
 	default:
 		before = last.Sequence
 	}
@@ -240,6 +241,6 @@ func (n *Node) returnEvent(ctx context.Context, letter DeadLetter, id wire.Event
 	back.Header.Set(wire.HeaderSubject, letter.Subject)
 	back.Header.Set(wire.HeaderSource, letter.Event)
 	back.Header.Set(headerLetter, number)
-	_, err = n.js.PublishMsg(ctx, back, jetstream.WithExpectLastSequencePerSubject(before))
-	return err
+	ack, err := n.js.PublishMsg(ctx, back, jetstream.WithExpectLastSequencePerSubject(before))
+	return n.committed(ctx, wire.RetryStream, ack, err)
 }

@@ -69,6 +69,9 @@ type target struct {
 	service string // or subject
 	subject string
 	filter  []string // of the subjects that the service reads of the stream
+
+	stream string // that holds what was sent
+	stored uint64 // its last sequence
 }
 
 func (n *Node) targetOf(m *manifest.Manifest, r Replay) (target, error) {
@@ -81,7 +84,7 @@ func (n *Node) targetOf(m *manifest.Manifest, r Replay) (target, error) {
 		}
 		for _, src := range sources(s, streamsOf(m)) {
 			if src.Stream == r.Stream {
-				return target{service: s.Name, filter: src.Filters()}, nil
+				return target{service: s.Name, filter: src.Filters(), stream: wire.RetryStream}, nil
 			}
 		}
 		return target{}, &fault.Error{
@@ -91,7 +94,13 @@ func (n *Node) targetOf(m *manifest.Manifest, r Replay) (target, error) {
 	}
 	for _, s := range m.Streams {
 		if slices.ContainsFunc(wire.StreamSubjects(s.Name), func(p string) bool { return wire.Covers(p, r.To) }) && s.Name != r.Stream {
-			return target{subject: r.To}, nil
+			if s.Partitions > 0 {
+				return target{}, &fault.Error{
+					Code: "replay/keyed-target", Kind: fault.Misuse, What: fmt.Sprintf("stream %q keeps the order of keys, and a frame holds many of them", s.Name),
+					Where: r.To, Fix: "name a service that publishes there and consumes " + r.Stream + ", or a stream without a key",
+				}
+			}
+			return target{subject: r.To, stream: s.Name}, nil
 		}
 	}
 	return target{}, &fault.Error{
@@ -137,15 +146,25 @@ func (n *Node) replay(ctx context.Context, r Replay, resume bool, tell func(Repl
 		at.Done = true
 		return at, nil
 	}
-	err = n.resend(ctx, stream, &at, to, tell)
+	err = n.resend(ctx, stream, &at, &to, tell)
 	if !at.DryRun {
-		err = joined(err, write(n.state.replay(at.ID), at))
+		err = joined(err, n.note(context.WithoutCancel(ctx), at, to))
 	}
 	return at, err
 }
 
+// note stores how far a replay is, once what it has sent is on disk where that must be so.
+func (n *Node) note(ctx context.Context, at Replayed, to target) error {
+	if to.stored > 0 && n.keepsPower(to.stream) {
+		if err := n.commit(ctx, to.stream, to.stored); err != nil {
+			return err
+		}
+	}
+	return write(n.state.replay(at.ID), at)
+}
+
 // resend sends frames from at.Next on.
-func (n *Node) resend(ctx context.Context, stream jetstream.Stream, at *Replayed, to target, tell func(Replayed) bool) error {
+func (n *Node) resend(ctx context.Context, stream jetstream.Stream, at *Replayed, to *target, tell func(Replayed) bool) error {
 	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(at.Next, 1), FilterSubjects: to.filter}
 	if at.Frames == 0 && at.FromSeq == 0 && !at.FromTime.IsZero() {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &at.FromTime
@@ -201,11 +220,11 @@ func (n *Node) resend(ctx context.Context, stream jetstream.Stream, at *Replayed
 			told = time.Now()
 			at.Seconds = before.Seconds + time.Since(began).Seconds()
 			if !at.DryRun {
-				if err := write(n.state.replay(at.ID), *at); err != nil {
+				if err := n.note(ctx, *at, *to); err != nil {
 					return err
 				}
 			}
-			if !tell(*at) || !n.awaitRoomAt(ctx, at, to, tell) {
+			if !tell(*at) || !n.awaitRoomAt(ctx, at, *to, tell) {
 				return nil
 			}
 		}
@@ -219,7 +238,7 @@ func (n *Node) resend(ctx context.Context, stream jetstream.Stream, at *Replayed
 // sendAgain stores one frame where only the target reads it. A service gets it on its way for retries, under the event's
 // own name, so that it sees the ids that the events have had from the start; a subject gets a copy that says where it is
 // from.
-func (n *Node) sendAgain(ctx context.Context, at *Replayed, to target, f *bus.Frame, data []byte) error {
+func (n *Node) sendAgain(ctx context.Context, at *Replayed, to *target, f *bus.Frame, data []byte) error {
 	msg := nats.NewMsg(to.subject)
 	if to.service != "" {
 		msg.Subject = wire.RetrySubject(to.service, f.ID(0))
@@ -227,7 +246,11 @@ func (n *Node) sendAgain(ctx context.Context, at *Replayed, to target, f *bus.Fr
 	msg.Data, msg.Header = data, nats.Header{}
 	stay(msg.Header, f.Header)
 	maps.Copy(msg.Header, nats.Header{wire.HeaderSubject: {f.Subject}, wire.HeaderSource: {f.ID(0).String()}})
-	if _, err := n.js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprintf("replay-%s-%s", at.ID, f.ID(0)))); err != nil && ctx.Err() == nil {
+	ack, err := n.js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprintf("replay-%s-%s", at.ID, f.ID(0))))
+	switch {
+	case err == nil:
+		to.stored = max(to.stored, ack.Sequence)
+	case ctx.Err() == nil:
 		return &fault.Error{Code: "replay/refused", What: "a frame could not be stored again", Where: msg.Subject, Err: err, Fix: "look at `hozo status`, then go on with --resume"}
 	}
 	return nil
