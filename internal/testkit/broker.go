@@ -110,6 +110,16 @@ func (b *TestBroker) Kill(t testing.TB) { t.Helper(); b.engine.kill(t) }
 // Start starts the broker again after Stop or Kill and returns when it is ready.
 func (b *TestBroker) Start(t testing.TB) { t.Helper(); b.engine.start(t) }
 
+// PID is the process that a BrokerProcess runs in, until it is started again.
+func (b *TestBroker) PID(t testing.TB) int {
+	t.Helper()
+	e, ok := b.engine.(*processEngine)
+	if !ok || e.cmd == nil {
+		t.Fatal("the broker has no process of its own")
+	}
+	return e.cmd.Process.Pid
+}
+
 // StartAnew is Start for a broker whose disk has lost something: it gets its users, streams and readers again, as the
 // platform gives them to every broker that starts.
 func (b *TestBroker) StartAnew(t testing.TB) {
