@@ -16,6 +16,10 @@ const (
 
 	// maxPending is 64 MiB, nats-server's default: what one slow client may have waiting before it is cut off.
 	maxPending = 64 << 20
+
+	// authTimeout is how many seconds a client may take to say who it is. On a machine so busy that a process does not
+	// run for a while, nats-server's 2 s cut off those that had done nothing wrong.
+	authTimeout = 10
 )
 
 func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authentication) *server.Options {
@@ -38,6 +42,8 @@ func serverOptions(cfg Config, store string, storeLimit int64, auth server.Authe
 
 		MaxPayload: maxPayload,
 		MaxPending: maxPending,
+
+		AuthTimeout: authTimeout,
 
 		// There is no other server to move clients to, so nothing is gained by a long goodbye (default 2 min).
 		LameDuckDuration:    time.Second,

@@ -56,6 +56,9 @@ func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream
 	n.flow.problems = append(n.flow.problems, n.slow.look(time.Now(), n.flow.streams)...)
 	n.flow.problems = append(n.flow.problems, syncProblems(m, n.syncCosts(ctx, m))...)
 	n.flow.of, n.flow.asked = m, time.Now()
+	if len(n.flow.streams) < len(m.Streams) || len(n.flow.queues) < len(handledQueues(m)) {
+		n.flow.asked = time.Time{} // the broker was on its way up or down: whoever looks next must see when it is there
+	}
 	return n.flow.streams, n.flow.queues, n.flow.problems
 }
 
