@@ -39,7 +39,7 @@ func (w *pool) begin(work context.Context, msg *nats.Msg, leases []*lease, n int
 	w.busy.Add(1)
 	l.take(d, cancel)
 	if err != nil {
-		err = &fault.Error{Code: CodeBadHeader, What: "the task cannot be read", Where: "task " + w.kind, Err: err, Fix: "correct the program that enqueued it; see decision 0019 for the headers"}
+		err = &fault.Error{Code: CodeBadHeader, What: "the task cannot be read", Where: "task " + w.kind, Err: err, Fix: "correct the program that enqueued it; see decision 0018 for the headers"}
 	}
 	if w.fit(work, l, err) {
 		return n + 1

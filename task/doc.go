@@ -29,5 +29,5 @@
 //
 // Tasks of one kind and priority are started in the order in which they were stored, but several run at once and failed
 // ones come later: no order may be relied on. A queue holds a million tasks unless its max says otherwise; beyond,
-// enqueuing fails with task/queue-full. Decision 0019 says what each guarantee costs and what is left after a crash.
+// enqueuing fails with task/queue-full. Decision 0018 says what each guarantee costs and what is left after a crash.
 package task

@@ -149,7 +149,7 @@ func getRecord(ctx context.Context, c *bus.Conn, kind, token string) (record, er
 	r, err := parseRecord(msg.header, msg.data)
 	r.revision = msg.seq
 	if err != nil {
-		return r, &fault.Error{Code: CodeBadHeader, What: "the record of a task cannot be read", Where: wire.RecordSubject(kind, token), Err: err, Fix: "see decision 0019 for what records hold"}
+		return r, &fault.Error{Code: CodeBadHeader, What: "the record of a task cannot be read", Where: wire.RecordSubject(kind, token), Err: err, Fix: "see decision 0018 for what records hold"}
 	}
 	return r, nil
 }

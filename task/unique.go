@@ -126,7 +126,7 @@ func unlock(ctx context.Context, c *bus.Conn, kind, token, hash string) error {
 func (k Kind[T]) holder(h Handle, token string) (Handle, error) {
 	id, err := wire.ParseTaskToken(token)
 	if err != nil {
-		return h, k.wrap(&fault.Error{Code: CodeBadHeader, What: "the holder of the uniqueness cannot be read", Err: err, Fix: "see decision 0019"})
+		return h, k.wrap(&fault.Error{Code: CodeBadHeader, What: "the holder of the uniqueness cannot be read", Err: err, Fix: "see decision 0018"})
 	}
 	h.ID, h.Duplicate = id, true
 	return h, nil

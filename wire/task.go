@@ -6,7 +6,7 @@ import (
 )
 
 // Streams and subjects of the task queue. A queue's stream holds what is to be done, and nothing of it is kept once it is
-// done; hozo.record holds what is known of a task. Decision 0019 has the whole contract.
+// done; hozo.record holds what is known of a task. Decision 0018 has the whole contract.
 const (
 	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>}
 	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>}
