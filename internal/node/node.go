@@ -143,16 +143,27 @@ func (n *Node) connect() error {
 }
 
 // provisionPatience bounds how long an apply waits for a broker that is there but does not answer.
-const provisionPatience = 10 * time.Second
+const provisionPatience = 15 * time.Second
+
+// provisionTry bounds one try of it: an answer that got lost with a broker that died never comes. Trying again is harmless.
+const provisionTry = 3 * time.Second
 
 // provision makes the broker hold layout.
 func (n *Node) provision(ctx context.Context, layout broker.Layout) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, provisionPatience, fmt.Errorf("the broker did not answer within %s", provisionPatience))
 	defer cancel()
-	if err := broker.Provision(ctx, n.js, layout); err != nil {
-		return fmt.Errorf("provision the broker: %w", err)
+	for {
+		try, done := context.WithTimeout(ctx, provisionTry)
+		err := broker.Provision(try, n.js, layout)
+		lost := try.Err() != nil
+		done()
+		switch {
+		case err == nil:
+			return nil
+		case !lost || ctx.Err() != nil:
+			return fmt.Errorf("provision the broker: %w", err)
+		}
 	}
-	return nil
 }
 
 func (n *Node) current() *manifest.Manifest {
