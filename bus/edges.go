@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"maps"
 	"strings"
 	"sync"
 
@@ -37,7 +36,7 @@ func (e *edgeCounts) all() map[string]uint64 {
 		return nil
 	}
 	all := make(map[string]uint64, len(e.n))
-	for of, n := range maps.All(e.n) {
+	for of, n := range e.n {
 		all[wire.EdgeKey(of.word, of.name)] = n
 	}
 	return all

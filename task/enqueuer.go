@@ -111,6 +111,7 @@ func (e *Enqueuer[T]) Enqueue(ctx context.Context, args T, opts ...Option) (Hand
 // answer notes what became of a post.
 func (e *Enqueuer[T]) answer(msg *nats.Msg, seq, link uint64, err error) {
 	if err == nil && !e.power {
+		e.count(1)
 		return
 	}
 	e.mu.Lock()
@@ -152,6 +153,7 @@ func (e *Enqueuer[T]) mend(ctx context.Context, most int) error {
 		}
 		_, err := store(ctx, e.conn, ifAbsent(msg), false)
 		if err == nil {
+			e.count(1)
 			continue
 		}
 		e.answer(msg, 0, 0, err)
@@ -176,12 +178,19 @@ func (e *Enqueuer[T]) commit(ctx context.Context, most int) {
 	last := slices.MaxFunc(all, func(a, b post) int { return cmp.Compare(a.seq, b.seq) }).seq
 	link := e.conn.Link()
 	err := e.conn.CommitStored(ctx, e.prefix, last, link)
+	done := uint64(0)
 	for _, p := range all {
 		if err != nil || p.link != link { // the broker of another connection may have lost it with the power
 			e.answer(p.msg, 0, 0, unanswered(p.msg.Subject, err))
+		} else {
+			done++
 		}
 	}
+	e.count(done)
 }
+
+// count counts tasks that are stored for good.
+func (e *Enqueuer[T]) count(n uint64) { e.conn.Counters().AddEdge("enqueues", e.kind.name, n) }
 
 // Flush returns nil once every task of every Enqueue that has returned is stored. After an error of ctx's end another
 // Flush goes on. A task that cannot be stored, because it is too large or the disk is full, is told by one Flush.

@@ -53,6 +53,7 @@ func (k Kind[T]) EnqueueMany(ctx context.Context, c *bus.Conn, args []T, opts ..
 		if err := storeAtomic(ctx, c, msgs); err != nil {
 			return handles, k.wrap(err)
 		}
+		c.Counters().AddEdge("enqueues", k.name, uint64(n))
 		handles, args = made, args[n:]
 	}
 	return handles, nil

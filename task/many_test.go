@@ -2,6 +2,7 @@ package task_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/task"
+	"github.com/hozo-dev/hozo/wire"
 )
 
 func images(n int) []image {
@@ -174,5 +176,50 @@ func TestEnqueuerTellsWhatItRefuses(t *testing.T) {
 		if _, err = e.Enqueue(ctx, image{"c.png"}); err == nil {
 			t.Error("without a broker everything is stored")
 		}
+	}
+}
+
+// However a task is enqueued, the report of the instance counts it once it is stored.
+func TestEveryWayToEnqueueIsCounted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	kind := task.NewKind[image](kindName, task.Config{})
+	ctx := testkit.Context(t)
+	if _, err := kind.EnqueueMany(ctx, w.conn, images(1200)); err != nil {
+		t.Fatal(err)
+	}
+	window, err := kind.NewEnqueuer(w.conn, task.EnqueuerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range images(30) {
+		if _, err := window.Enqueue(ctx, one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := window.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, w, "a.png")
+
+	reports, err := w.JS.Conn().SubscribeSync(wire.ReportSubject + ".>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, end := context.WithCancel(ctx)
+	end()
+	if err := w.conn.RunReports(over); err != nil { // the last report is sent in any case
+		t.Fatal(err)
+	}
+	msg, err := reports.NextMsgWithContext(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r wire.Report
+	if err := json.Unmarshal(msg.Data, &r); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Edges[wire.EdgeKey("enqueues", kindName)]; n != 1231 {
+		t.Errorf("%d tasks are counted, 1231 were enqueued", n)
 	}
 }
