@@ -71,7 +71,7 @@ var doors = map[string][]string{
 }
 
 // free rooms may import anything of ours: they are leaves that nobody imports.
-var free = regexp.MustCompile(`^(examples|bench)(/|$)|^internal/(testkit|archtest)$|/sinktest$`)
+var free = regexp.MustCompile(`^(examples|bench)(/|$)|^internal/(testkit|archtest|lab)$|/sinktest$`)
 
 // sole names modules that only some rooms may import, and why.
 var sole = map[string]struct {
@@ -92,6 +92,7 @@ var sole = map[string]struct {
 	"google.golang.org/grpc":                   {[]string{}, "one health call is not worth it; a test tool"},
 	"github.com/hanwen/go-fuse/v2":             {[]string{"internal/testkit"}, "a disk whose power can be cut is a test tool"},
 	"github.com/rogpeppe/go-internal":          {[]string{}, "a test tool"},
+	"golang.org/x/crypto/ssh":                  {[]string{"internal/deploy", "internal/lab"}, "one room speaks ssh; the lab makes keys for it"},
 	"go.uber.org/goleak":                       {[]string{"internal/testkit"}, "a test tool"},
 	"pgregory.net/rapid":                       {[]string{}, "a test tool"},
 	"github.com/santhosh-tekuri/jsonschema/v6": {[]string{}, "the schema is checked by tests; the manifest is checked by its own rules, which know positions"},

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need from Debian packages: a C compiler for the race detector, the real Supervisor, with which
-# internal/supervisord is compared, and foreign clients of the bus, pyzmq and mosquitto_pub. Running it again changes nothing. Needs root only when something is missing.
+# internal/supervisord is compared, foreign clients of the bus, pyzmq and mosquitto_pub, and the real sshd of internal/lab. Running it again changes nothing. Needs root only when something is missing.
 set -eu
 
 packages=
@@ -8,6 +8,9 @@ command -v cc >/dev/null || packages="$packages gcc libc6-dev"
 command -v supervisord >/dev/null && /usr/bin/python3 -W ignore -c 'import supervisor.options' 2>/dev/null || packages="$packages supervisor"
 /usr/bin/python3 -c 'import zmq' 2>/dev/null || packages="$packages python3-zmq"
 command -v mosquitto_pub >/dev/null || packages="$packages mosquitto-clients"
+[ -x /usr/sbin/sshd ] || packages="$packages openssh-server"
+command -v ip >/dev/null || packages="$packages iproute2"
+command -v sudo >/dev/null || packages="$packages sudo"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
