@@ -40,6 +40,9 @@ var (
 		{"live 128 B", "k/s", "events that nothing stores, of one sender at one receiver; three times a round"},
 		{"fan-out 1→4", "k/s", "events of 128 B, at all four receivers together"},
 		{"chain of 4", "k/s", "events of 128 B through four programs after the sender"},
+		{noTenth, "µs", "nine readers, 2,000 events of 128 B a second: from when an event was due until a handler had it"},
+		{slowTenth, "µs", "the same nine, with a tenth whose handler takes a hundredth of the events"},
+		{stoppedTenth, "µs", "the same nine, with a tenth that SIGSTOP has stopped"},
 		{"ask p50, 1", "µs", "question and answer of 128 B, one caller"},
 		{"ask p99, 1", "µs", "the same"},
 		{"ask p50, 64", "µs", "64 callers in one program"},
@@ -47,6 +50,16 @@ var (
 		{"ask 64", "k/s", "the same: answers"},
 	}
 )
+
+// What the tenth of ten readers of one stream does.
+const (
+	noTenth      = "p99 of nine" // there is none
+	slowTenth    = "p99, a 10th slow"
+	stoppedTenth = "p99, a 10th stopped"
+)
+
+// tenths are taken in turn, each round in another order.
+var tenths = []string{noTenth, slowTenth, stoppedTenth}
 
 // messaging measures what programs can send each other, one contender at a time.
 func messaging(ctx context.Context, s *session) error {
@@ -92,7 +105,7 @@ func (s *session) messengers(ctx context.Context) ([]*messenger, error) {
 		{name: natsName, argv: []string{filepath.Join(bin, "peer"), "nats"}, server: true, address: freshAddress, fan: true, live: true, calls: true},
 		{name: jetstreamName, argv: []string{filepath.Join(bin, "peer"), "jetstream"}, server: true, address: freshAddress, fan: true},
 		{name: watermillName, argv: []string{filepath.Join(bin, "peer"), "watermill"}, server: true, address: freshAddress},
-		{name: hozoName, argv: []string{filepath.Join(bin, "peer"), "hozo"}, server: true, address: declaredAddress, grants: true, fan: true, keyed: true, live: true, calls: true},
+		{name: hozoName, argv: []string{filepath.Join(bin, "peer"), "hozo"}, server: true, address: declaredAddress, grants: true, fan: true, keyed: true, tenth: true, live: true, calls: true},
 	}
 	all = slices.DeleteFunc(all, func(m *messenger) bool { return len(s.only) > 0 && !slices.Contains(s.only, m.name) })
 	if len(all) == 0 {
@@ -171,6 +184,16 @@ func (r *messagingRace) all(ctx context.Context, m *messenger) (err error) {
 		r.grid.add(m.name, "in order 128 B", t.rate()/1000)
 		events += t.count
 	}
+	for i := range pick(m.tenth, 3, 0) {
+		for _, at := range order(len(tenths), i) {
+			t, err := r.run(ctx, m, play{size: mainSize, receivers: 9, tenth: tenths[at]})
+			if err != nil {
+				return fmt.Errorf("%s: %w", tenths[at], err)
+			}
+			r.grid.add(m.name, tenths[at], t.latencies.quantile(0.99)/1000)
+			events += 9 * t.count
+		}
+	}
 	answers := uint64(0)
 	if m.calls {
 		for _, callers := range []int{1, 64} {
@@ -236,6 +259,11 @@ func messagingRatios(g *grid) []ratio {
 	compare("messaging_durable_vs_jetstream", "stream 128 B", jetstreamName, 12, false)
 	if ordered, free := g.get(hozoName, "in order 128 B"), g.get(hozoName, "stream 128 B"); len(ordered) > 0 && len(free) > 0 {
 		all = append(all, ratio{"messaging_ordered_vs_unordered", ordered.median() / free.median(), 0.7})
+	}
+	for _, tenth := range []struct{ name, metric string }{{"messaging_slow_tenth", slowTenth}, {"messaging_stopped_tenth", stoppedTenth}} {
+		if alone, beside := g.get(hozoName, noTenth), g.get(hozoName, tenth.metric); len(alone) > 0 && len(beside) > 0 {
+			all = append(all, ratio{tenth.name, alone.median() / beside.median(), 0.91}) // at most 1.1 times as long
+		}
 	}
 	compare("messaging_live_vs_nats", "live 128 B", natsName, 0.9, false)
 	compare("messaging_ask_p50_vs_nats", "ask p50, 1", natsName, 0.83, true) // at most 1.2 times as long

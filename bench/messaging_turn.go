@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type messenger struct {
 	calls   bool                                                   // questions are measured
 	live    bool                                                   // events that nothing stores are measured
 	keyed   bool                                                   // events that keep the order of their keys are measured
+	tenth   bool                                                   // what one slow reader takes from nine others is measured
 
 	dir, url string // of the running server
 	running  *speaker
@@ -45,6 +47,7 @@ type play struct {
 	live      bool
 	keyed     bool
 	callers   int
+	tenth     string // of ten readers of a steady sender: one of tenths
 }
 
 // outcome is what a turn found.
@@ -53,6 +56,8 @@ type outcome struct {
 	took     time.Duration
 	cpu      time.Duration // of all programs and the server
 	p50, p99 int64         // ns
+
+	latencies sample // ns, of each event at each reader, where that is measured
 }
 
 func (o outcome) rate() float64 { return float64(o.count) / o.took.Seconds() }
@@ -99,6 +104,8 @@ func (r *messagingRace) run(ctx context.Context, m *messenger, p play) (o outcom
 		first, last, err = r.enterLive(ctx, m, enter)
 	case p.keyed:
 		first, last, err = r.enterKeyed(ctx, m, enter)
+	case p.tenth != "":
+		first, last, err = r.enterTen(ctx, m, p, enter)
 	case p.fan:
 		first, last, err = r.enterFan(ctx, m, p, enter)
 	default:
@@ -169,6 +176,33 @@ func (r *messagingRace) enterKeyed(ctx context.Context, m *messenger, enter ente
 	return first, []*speaker{last}, err
 }
 
+// enterTen starts nine readers and, if there is one, the tenth.
+func (r *messagingRace) enterTen(ctx context.Context, m *messenger, p play, enter enterFunc) (*speaker, []*speaker, error) {
+	at, err := m.address(ctx, "ten")
+	if err != nil {
+		return nil, nil, err
+	}
+	var last []*speaker
+	for i := range p.receivers {
+		one, err := enter("clock", fmt.Sprintf("ten-%d", i), "in="+at)
+		if err != nil {
+			return nil, nil, err
+		}
+		last = append(last, one)
+	}
+	if p.tenth != noTenth {
+		tenth, err := enter(pick(p.tenth == slowTenth, "slow", "clock"), fmt.Sprintf("ten-%d", p.receivers), "in="+at)
+		if err == nil && p.tenth == stoppedTenth {
+			err = tenth.cmd.Process.Signal(syscall.SIGSTOP)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	first, err := enter("pace", "pace", "out="+at)
+	return first, last, err
+}
+
 // enterFan starts the sender first: ZeroMQ's receivers connect to it.
 func (r *messagingRace) enterFan(ctx context.Context, m *messenger, p play, enter enterFunc) (*speaker, []*speaker, error) {
 	at, err := m.address(ctx, "fan")
@@ -222,6 +256,7 @@ type account struct {
 	Twice       uint64
 	Damaged     uint64
 	P50, P99    int64
+	Took        []int64 // ns, an event
 }
 
 // settle waits for the reports and checks them.
@@ -240,6 +275,9 @@ func (r *messagingRace) settle(ctx context.Context, m *messenger, p play, first 
 			return o, err
 		}
 		o.took = max(o.took, time.Duration(got.Last-sent.First))
+		for _, ns := range got.Took {
+			o.latencies = append(o.latencies, float64(ns))
+		}
 		if complaint := got.against(sent.Count); complaint != "" {
 			r.wrong = append(r.wrong, fmt.Errorf("%w: %s, %d B: %s", errWrong, m.name, p.size, complaint))
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // mostEvents is how many a sink can tell apart.
@@ -60,6 +61,35 @@ func (s settings) produce(send func(event []byte) error, flush func() error) err
 	return report(map[string]any{"first": first, "count": n})
 }
 
+// steadyPause is the time between two events of produceSteadily: 2,000 a second, which ten readers on two cores take with
+// ease, so that what is measured is one holding up another and not all of them queueing for a core.
+const steadyPause = 500 * time.Microsecond
+
+// produceSteadily is produce at a steady rate. Bytes 8 to 16 of an event, which has at least 24, say when it was due by
+// the monotonic clock, so that a sender who is held up counts as late.
+func (s settings) produceSteadily(send func(event []byte) error, flush func() error) error {
+	event := bytes.Repeat([]byte("x"), s.size)
+	first := monotonic()
+	n := uint64(0)
+	for due := first; due < first+int64(s.ms)*1e6; due += int64(steadyPause) {
+		time.Sleep(time.Duration(due - monotonic()))
+		binary.LittleEndian.PutUint64(event[8:], uint64(due))
+		stamp(event, n)
+		if err := send(event); err != nil {
+			return err
+		}
+		n++
+	}
+	stampAs(event, endMark, n)
+	if err := send(event); err != nil {
+		return err
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return report(map[string]any{"first": first, "count": n})
+}
+
 // tally is what a sink has seen. One goroutine adds; it is read once done is closed.
 type tally struct {
 	size int
@@ -73,6 +103,7 @@ type tally struct {
 	want     uint64
 	last     int64
 
+	took []int64  // when it is kept: from when each event was due until it came, ns
 	next []uint64 // by key, when the order is checked: one more than the number that came last
 }
 
@@ -105,6 +136,9 @@ func (t *tally) add(event []byte) {
 		if t.next != nil {
 			t.next[keyOf(seq)] = seq + 1
 		}
+		if t.took != nil {
+			t.took = append(t.took, monotonic()-int64(binary.LittleEndian.Uint64(event[8:])))
+		}
 		t.seen[seq/64] |= 1 << (seq % 64)
 		t.distinct++
 		t.sum += seq
@@ -118,7 +152,7 @@ func (t *tally) add(event []byte) {
 // finish waits for the last event and reports.
 func (t *tally) finish() error {
 	<-t.done
-	return report(map[string]any{"last": t.last, "count": t.distinct, "sum": t.sum, "twice": t.twice, "damaged": t.damaged})
+	return report(map[string]any{"last": t.last, "count": t.distinct, "sum": t.sum, "twice": t.twice, "damaged": t.damaged, "took": t.took})
 }
 
 // askAll has callers ask, each again as soon as it has its answer, and reports.

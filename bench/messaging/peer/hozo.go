@@ -46,6 +46,10 @@ func hozoGrants() []wire.Grant {
 	for i := range 4 {
 		grants = append(grants, wire.Grant{Service: fmt.Sprintf("sub-%d", i), Consumes: from("fan")})
 	}
+	grants = append(grants, wire.Grant{Service: "pace", Publish: to("ten")})
+	for i := range 10 {
+		grants = append(grants, wire.Grant{Service: fmt.Sprintf("ten-%d", i), Consumes: from("ten")})
+	}
 	for i := 1; i <= 3; i++ {
 		grants = append(grants, wire.Grant{Service: fmt.Sprintf("relay-%d", i), Consumes: from(fmt.Sprintf("c%d", i)), Publish: to(fmt.Sprintf("c%d", i+1))})
 	}
@@ -63,7 +67,7 @@ func hozoServer(ctx context.Context, s settings) error {
 	access := broker.Access{Users: []broker.User{{Name: broker.PlatformUser, PasswordSHA256: broker.HashPassword(secret)}}}
 	var layout broker.Layout
 	layout.Streams = append(layout.Streams, broker.StreamSpec{Name: "keyed", Keep: time.Hour, Dedupe: 2 * time.Minute, Partitions: keyedPartitions, Key: "key"})
-	for _, stream := range []string{"one", "fan", "c1", "c2", "c3", "c4"} {
+	for _, stream := range []string{"one", "fan", "ten", "c1", "c2", "c3", "c4"} {
 		layout.Streams = append(layout.Streams, broker.StreamSpec{Name: stream, Keep: time.Hour, Dedupe: 2 * time.Minute})
 	}
 	for _, g := range hozoGrants() {
@@ -231,6 +235,52 @@ func hozoReceive(ctx context.Context, s settings, t *tally) error {
 		return err
 	}
 	return s.serve(ctx, stage, t.finish)
+}
+
+// hozoPace sends at a steady rate and waits for nobody: each event says when it was due.
+func hozoPace(ctx context.Context, s settings) error {
+	c, leave, err := s.join(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	p, err := c.NewPublisher(s.out, bus.PublisherConfig{})
+	if err != nil {
+		return err
+	}
+	ready()
+	if err := s.awaitGo(); err != nil {
+		return err
+	}
+	err = s.produceSteadily(func(event []byte) error { return p.Send(ctx, event) }, func() error { return p.Flush(ctx) })
+	return errors.Join(err, s.rest())
+}
+
+// hozoClock reports how long each event took from when it was due.
+func hozoClock(ctx context.Context, s settings) error {
+	t := newTally(s.size)
+	t.took = make([]int64, 0, 1<<16)
+	return hozoReceive(ctx, s, t)
+}
+
+// hozoSlow handles a hundredth of what hozoPace sends.
+func hozoSlow(ctx context.Context, s settings) error {
+	c, leave, err := s.join(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	stage, err := bus.NewStage(c, bus.NewTopic[[]byte](s.in), func(ctx context.Context, _ bus.Event[[]byte], _ *bus.Out) error {
+		select {
+		case <-time.After(100 * steadyPause):
+		case <-ctx.Done():
+		}
+		return nil
+	}, bus.StageConfig{Workers: 1})
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, stage, func() error { return nil })
 }
 
 func hozoRelay(ctx context.Context, s settings) error {

@@ -5,7 +5,7 @@
 //
 // With PEER_PROFILE=FOLDER each program leaves its CPU profile there.
 //
-// A program says "ready" when its peers may begin. One that begins (push, pub, tell, ask) then waits for a line on its
+// A program says "ready" when its peers may begin. One that begins (push, pub, tell, pace, ask) then waits for a line on its
 // standard input. Events are numbered from 0; their last 8 bytes are a function of the number. A source sends for ms
 // milliseconds, but at most `most` events, and then one that says how many there were; it reports when it began and how
 // many it sent. A sink reports when the last one had come, how many different ones came, the sum of their numbers, and
@@ -55,6 +55,7 @@ var contenders = map[string]map[string]func(context.Context, settings) error{
 	"hozo": {
 		"server": hozoServer, "push": hozoPush, "pull": hozoPull, "relay": hozoRelay, "pub": hozoPush, "sub": hozoPull,
 		"push-keyed": hozoPushKeyed, "pull-keyed": hozoPullKeyed, "tell": hozoTell, "hear": hozoHear, "ask": hozoAsk, "answer": hozoAnswer,
+		"pace": hozoPace, "clock": hozoClock, "slow": hozoSlow,
 	},
 }
 
