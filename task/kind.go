@@ -77,13 +77,7 @@ func NewKind[T any](name string, cfg Config) Kind[T] { return Kind[T]{name, cfg.
 func (k Kind[T]) Name() string { return k.name }
 
 func (k Kind[T]) encode(args T) ([]byte, error) {
-	switch b := any(args).(type) {
-	case []byte:
-		return b, nil
-	case json.RawMessage:
-		return b, nil
-	}
-	data, err := json.Marshal(args)
+	data, err := marshal(args)
 	if err != nil {
 		return nil, fmt.Errorf("encode arguments of task %s: %w", k.name, err)
 	}
@@ -91,18 +85,35 @@ func (k Kind[T]) encode(args T) ([]byte, error) {
 }
 
 func (k Kind[T]) decode(data []byte) (args T, err error) {
-	switch p := any(&args).(type) {
+	if err := unmarshal(data, &args); err != nil {
+		return args, &fault.Error{
+			Code: CodeDecode, What: fmt.Sprintf("the arguments are no %T", args), Where: "task " + k.name, Err: err,
+			Fix: "correct the program that enqueues it, or the type of the kind",
+		}
+	}
+	return args, nil
+}
+
+// marshal is json.Marshal that lets bytes pass through.
+func marshal(v any) ([]byte, error) {
+	switch b := v.(type) {
+	case []byte:
+		return b, nil
+	case json.RawMessage:
+		return b, nil
+	}
+	return json.Marshal(v)
+}
+
+// unmarshal is json.Unmarshal into what marshal has written.
+func unmarshal(data []byte, into any) error {
+	switch p := into.(type) {
 	case *[]byte:
 		*p = data
 	case *json.RawMessage:
 		*p = data
 	default:
-		if err := json.Unmarshal(data, &args); err != nil {
-			return args, &fault.Error{
-				Code: CodeDecode, What: fmt.Sprintf("the arguments are no %T", args), Where: "task " + k.name, Err: err,
-				Fix: "correct the program that enqueues it, or the type of the kind",
-			}
-		}
+		return json.Unmarshal(data, into)
 	}
-	return args, nil
+	return nil
 }

@@ -2,7 +2,6 @@ package task
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 // DefaultKeep is how long results are kept by default.
 const DefaultKeep = time.Hour
 
-// ResultKind is a Kind whose tasks have a result of type R, written and read by encoding/json.
+// ResultKind is a Kind whose tasks have a result of type R, written and read as arguments are.
 type ResultKind[A, R any] struct{ Kind[A] }
 
 // NewResultKind names a kind of tasks with a result. Keep of cfg is an hour by default.
@@ -44,7 +43,7 @@ func (h ResultHandle[R]) Wait(ctx context.Context) (result R, err error) {
 	if err != nil {
 		return result, err
 	}
-	if err := json.Unmarshal(s.Result, &result); err != nil {
+	if err := unmarshal(s.Result, &result); err != nil {
 		return result, &fault.Error{Code: CodeDecode, What: fmt.Sprintf("the result is no %T", result), Where: h.where(), Err: err, Fix: "let both sides use one type"}
 	}
 	return result, nil

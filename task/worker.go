@@ -3,7 +3,6 @@ package task
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,7 +82,7 @@ func NewResultWorker[A, R any](c *bus.Conn, k ResultKind[A, R], fn func(ctx cont
 		if err != nil {
 			return nil, err
 		}
-		data, err := json.Marshal(result)
+		data, err := marshal(result)
 		if err != nil {
 			return nil, Reject(fmt.Errorf("encode the result of task %s: %w", k.name, err))
 		}

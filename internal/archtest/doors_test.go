@@ -47,7 +47,7 @@ var doors = map[string][]string{
 	"internal/keeper":     {"internal/logfile", "internal/reap", "fault", "wire", "internal/lifecycle"},
 	"internal/supervisor": {"internal/schedule", "internal/plan", "internal/keeper", "internal/status", "internal/lifecycle", "wire", "fault"},
 	"internal/broker":     {"internal/lifecycle", "wire", "fault"},
-	"internal/builtin":    {".", "bus", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/zmtp", "internal/lifecycle", "wire", "fault"},
+	"internal/builtin":    {".", "bus", "task", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/zmtp", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
 		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "bus", "task", "wire", "fault",

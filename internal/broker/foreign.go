@@ -36,6 +36,7 @@ func ClientOf(g wire.Grant) User {
 	for _, subject := range g.Serves {
 		all.add(Subscribe, "serves", subject, "take requests", subject)
 	}
+	all.enqueues(g)
 	all.add(Subscribe, "", "", "get answers", g.Inbox+".>")
 	publish, subscribe := split(all)
 	return User{

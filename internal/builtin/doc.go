@@ -1,5 +1,5 @@
 // Package builtin is the services that Hozo brings along: ingest takes events over HTTP, route sends each to the subject
-// that its content calls for, sink writes them into a database or files. They are programs like the user's own, made of
+// that its content calls for, sink writes them into a database or files, push sends events and tasks to HTTP endpoints. They are programs like the user's own, made of
 // the public packages, under the same grants.
 //
 // # The ingest protocol
@@ -32,4 +32,9 @@
 // POST /v1/publish/SUBJECT stores the body as one event, which must be one JSON document; newlines in it are taken out.
 // With the header Idempotency-Key a repeat within the stream's dedupe window is stored once and answered with
 // duplicate: true. The answers are those of ingest.
+//
+// # Tasks
+//
+// POST /v1/tasks/KIND stores the body as the arguments of a task, GET /v1/tasks/KIND/ID says what has become of it, DELETE
+// cancels it. docs/CLIENTS.md has the options, and how push does tasks.
 package builtin

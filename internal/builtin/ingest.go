@@ -87,9 +87,12 @@ func newIngest(conn *bus.Conn, cfg manifest.Ingest) (*ingest, error) {
 	}
 	switch len(in.streams) {
 	case 0:
+		if len(conn.Grant().Enqueues) > 0 {
+			break
+		}
 		return nil, &fault.Error{
-			Code: "ingest/no-subject", Kind: fault.Misuse, What: "ingest publishes to no subject without wildcards",
-			Fix: "add publishes: [NAME OF A STREAM] to the service",
+			Code: "ingest/no-subject", Kind: fault.Misuse, What: "ingest publishes to no subject without wildcards and enqueues no tasks",
+			Fix: "add publishes: [NAME OF A STREAM], or enqueues: [KIND], to the service",
 		}
 	case 1:
 	default:
@@ -115,19 +118,29 @@ func (in *ingest) ready() error {
 
 // ServeHTTP answers one request; see the package comment for the protocol.
 func (in *ingest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, tasksPath) {
+		if ref := in.serveTasks(w, r); ref != nil {
+			in.refuse(w, r, ref)
+		}
+		return
+	}
 	answer := in.handle
 	if strings.HasPrefix(r.URL.Path, publishPath) {
 		answer = in.publishOne
 	}
 	result, ref := answer(r)
 	if ref != nil {
-		if r.Header.Get("Expect") == "" { // else the client has not sent it
-			_, _ = io.CopyN(io.Discard, r.Body, drainBytes) // an error is the client's, who is answered in any case
-		}
-		ref.answer(w)
+		in.refuse(w, r, ref)
 		return
 	}
 	web.JSON(w, result.status, result)
+}
+
+func (in *ingest) refuse(w http.ResponseWriter, r *http.Request, ref *refusal) {
+	if r.Header.Get("Expect") == "" { // else the client has not sent it
+		_, _ = io.CopyN(io.Discard, r.Body, drainBytes) // an error is the client's, who is answered in any case
+	}
+	ref.answer(w)
 }
 
 // result is the answer to a request whose body could be read.
@@ -231,8 +244,11 @@ func (in *ingest) find(r *http.Request) (*ingestStream, *refusal) {
 		}
 	}
 	what := fmt.Sprintf("this service does not publish to %q", name)
-	if name == "" {
+	if name == "" && len(paths) > 0 {
 		what = "this service publishes to several subjects"
+	}
+	for _, kind := range in.conn.Grant().Enqueues {
+		paths = append(paths, tasksPath+kind)
 	}
 	return nil, refuse(http.StatusNotFound, "ingest/no-stream", what, "POST to "+strings.Join(paths, " or "))
 }

@@ -77,7 +77,7 @@ func (r *refusal) answer(w http.ResponseWriter) {
 	if r.hangUp {
 		w.Header().Set("Connection", "close")
 	}
-	if r.status == http.StatusMethodNotAllowed {
+	if r.status == http.StatusMethodNotAllowed && w.Header().Get("Allow") == "" {
 		w.Header().Set("Allow", http.MethodPost)
 	}
 	web.Fault(w, r.status, r.fault)

@@ -58,13 +58,12 @@ func pushParts(s *hozo.Service) ([]hozo.Part, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(s.Conn().Grant().Consumes) == 0 {
+		return taskPushParts(s.Conn(), cfg), nil
+	}
 	workers := cmp.Or(max(cfg.Workers, 0), pushWorkers)
 	p := newPusher(cfg.HTTP, cmp.Or(max(cfg.Timeout, 0), pushTimeout), workers)
-	parts := []hozo.Part{hozo.Func("connections", func(ctx context.Context, _ *hozo.Service) error {
-		<-ctx.Done()
-		p.client.CloseIdleConnections()
-		return nil
-	})}
+	parts := []hozo.Part{p.connections()}
 	for _, topic := range topics(s.Conn().Grant()) {
 		stage := p.stageConfig(cfg, workers)
 		if cfg.Batch == 0 {
@@ -75,7 +74,16 @@ func pushParts(s *hozo.Service) ([]hozo.Part, error) {
 		stage.Workers, stage.Settle = min(max(workers, cfg.Batch), pushBatchFrames), b.settle
 		parts = append(parts, hozo.Stage(topic, b.handle, stage))
 	}
-	return parts, nil
+	return append(parts, taskPushParts(s.Conn(), cfg)...), nil
+}
+
+// connections closes what is left open when the service has stopped.
+func (p *pusher) connections() hozo.Part {
+	return hozo.Func("connections", func(ctx context.Context, _ *hozo.Service) error {
+		<-ctx.Done()
+		p.client.CloseIdleConnections()
+		return nil
+	})
 }
 
 func (p *pusher) stageConfig(cfg manifest.Target, workers int) bus.StageConfig {
@@ -106,19 +114,34 @@ func newPusher(target string, timeout time.Duration, workers int) *pusher {
 }
 
 func (p *pusher) handle(ctx context.Context, e bus.Event[[]byte], _ *bus.Out) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(e.Data))
+	id := e.ID.String()
+	resp, err := p.post(ctx, e.Data, map[string]string{
+		pushEvent: id, pushKey: id, pushSubject: e.Subject,
+		pushAttempt: strconv.Itoa(e.Attempt), pushTime: e.Time.UTC().Format(time.RFC3339Nano),
+	})
 	if err != nil {
-		return bus.Reject("push/request", err)
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, pushAnswer))
+	if err != nil && resp.StatusCode/100 == 2 {
+		text = nil // it is done, whatever became of the rest
+	}
+	return p.outcome(ctx, resp, text)
+}
+
+// post sends data. The answer's body is the caller's to close.
+func (p *pusher) post(ctx context.Context, data []byte, header map[string]string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(data))
+	if err != nil {
+		return nil, bus.Reject("push/request", err)
 	}
 	kind := "application/octet-stream"
-	if jsonscan.Valid(e.Data) {
+	if jsonscan.Valid(data) {
 		kind = "application/json"
 	}
-	id := e.ID.String()
-	for name, value := range map[string]string{
-		"Content-Type": kind, pushEvent: id, pushKey: id, pushSubject: e.Subject,
-		pushAttempt: strconv.Itoa(e.Attempt), pushTime: e.Time.UTC().Format(time.RFC3339Nano),
-	} {
+	req.Header.Set("Content-Type", kind)
+	for name, value := range header {
 		req.Header.Set(name, value)
 	}
 	if trace, ok := bus.TraceOf(ctx); ok {
@@ -129,14 +152,9 @@ func (p *pusher) handle(ctx context.Context, e bus.Event[[]byte], _ *bus.Out) er
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return &fault.Error{Code: "push/no-answer", Where: p.url, What: "the endpoint does not answer", Err: err}
+		return nil, &fault.Error{Code: "push/no-answer", Where: p.url, What: "the endpoint does not answer", Err: err}
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, pushAnswer))
-	if err != nil && resp.StatusCode/100 == 2 {
-		text = nil // it is done, whatever became of the rest
-	}
-	return p.outcome(ctx, resp, text)
+	return resp, nil
 }
 
 // outcome turns a status code into what becomes of the event.
@@ -147,7 +165,7 @@ func (p *pusher) outcome(ctx context.Context, resp *http.Response, text []byte) 
 	}
 	err := p.answered(code, string(text))
 	if temporary(code) {
-		if after := retryAfter(resp.Header.Get("Retry-After"), time.Now()); after > 0 && !pause(ctx, after) {
+		if after := min(retryAfter(resp.Header.Get("Retry-After"), time.Now()), pushPatience); after > 0 && !pause(ctx, after) {
 			return errors.Join(err, context.Cause(ctx))
 		}
 		return err
@@ -167,17 +185,17 @@ func temporary(code int) bool {
 	return code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code/100 == 5
 }
 
-// retryAfter reads the header's two forms; what is longer than pushPatience is cut to it.
+// retryAfter reads the header's two forms; 0 when there is none that can be read.
 func retryAfter(header string, now time.Time) time.Duration {
 	if header == "" {
 		return 0
 	}
 	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, pushPatience)
+		return time.Duration(seconds) * time.Second
 	}
 	at, err := http.ParseTime(header)
 	if err != nil {
 		return 0
 	}
-	return min(max(at.Sub(now), 0), pushPatience)
+	return max(at.Sub(now), 0)
 }

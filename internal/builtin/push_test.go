@@ -121,7 +121,7 @@ func TestRetryAfterHasTwoForms(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for header, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "9999": pushPatience, "-1": 0, "soon": 0,
+		"": 0, "7": 7 * time.Second, "9999": 9999 * time.Second, "-1": 0, "soon": 0,
 		now.Add(5 * time.Second).Format(http.TimeFormat): 5 * time.Second, now.Add(-time.Hour).Format(http.TimeFormat): 0,
 	} {
 		if got := retryAfter(header, now); got != want {

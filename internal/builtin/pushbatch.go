@@ -275,7 +275,7 @@ func (b *batcher) post(ctx context.Context, items []pushItem, attempt int) (left
 	case resp.StatusCode/100 == 2:
 		return leftover{}, 0, nil
 	case temporary(resp.StatusCode):
-		return leftover{items: items}, retryAfter(resp.Header.Get("Retry-After"), time.Now()), why
+		return leftover{items: items}, min(retryAfter(resp.Header.Get("Retry-After"), time.Now()), pushPatience), why
 	}
 	left.refused = items
 	for range items {

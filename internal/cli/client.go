@@ -82,7 +82,7 @@ func (o *options) showClient(state string, f node.ClientFile) error {
 	for _, list := range []struct {
 		name  string
 		words []string
-	}{{"publishes", f.Hozo.Publishes}, {"watches", f.Hozo.Watches}, {"calls", f.Hozo.Calls}, {"serves", f.Hozo.Serves}} {
+	}{{"publishes", f.Hozo.Publishes}, {"watches", f.Hozo.Watches}, {"calls", f.Hozo.Calls}, {"serves", f.Hozo.Serves}, {"enqueues", f.Hozo.Enqueues}} {
 		if len(list.words) > 0 {
 			fmt.Fprintf(w, "%s\t%s\n", list.name, strings.Join(list.words, " "))
 		}

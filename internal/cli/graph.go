@@ -126,7 +126,7 @@ func declaredGraph(m *manifest.Manifest) *graph {
 		of("service", s.Name, s.Publishes, s.Consumes, s.Watches, map[string][]string{"calls": s.Calls, "serves": s.Serves, "enqueues": s.Enqueues, "handles": s.Handles})
 	}
 	for _, c := range m.Clients {
-		of("client", c.Name, c.Publishes, c.Consumes, c.Watches, map[string][]string{"calls": c.Calls, "serves": c.Serves})
+		of("client", c.Name, c.Publishes, c.Consumes, c.Watches, map[string][]string{"calls": c.Calls, "serves": c.Serves, "enqueues": c.Enqueues})
 	}
 	g.joinLive()
 	return g

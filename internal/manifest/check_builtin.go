@@ -8,24 +8,25 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// builtinUse says which keys a built-in service needs and which of the keys that shape a service it knows.
-type builtinUse struct{ needs, knows []string }
+// builtinUse says which keys a built-in service needs, of which it needs one at least, and which others of the keys that
+// shape a service it knows.
+type builtinUse struct{ needs, oneOf, knows []string }
 
 func builtinUses(name string) builtinUse {
 	switch name {
 	case "ingest":
-		return builtinUse{[]string{"listen", "publishes"}, []string{"ingest"}}
+		return builtinUse{[]string{"listen"}, []string{"publishes", "enqueues"}, []string{"ingest"}}
 	case "route":
-		return builtinUse{[]string{"consumes", "publishes", "route"}, nil}
+		return builtinUse{needs: []string{"consumes", "publishes", "route"}}
 	case "sink":
-		return builtinUse{[]string{"consumes", "to"}, nil}
+		return builtinUse{needs: []string{"consumes", "to"}}
 	case "push":
-		return builtinUse{[]string{"consumes", "to"}, nil}
+		return builtinUse{needs: []string{"to"}, oneOf: []string{"consumes", "handles"}}
 	case "zmq":
-		return builtinUse{[]string{"listen", "zmq"}, []string{"publishes", "consumes", "watches", "calls"}}
+		return builtinUse{[]string{"listen", "zmq"}, nil, []string{"publishes", "consumes", "watches", "calls"}}
 	}
 	// The user's programs do what they like, but have no settings of ours.
-	return builtinUse{nil, []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues"}}
+	return builtinUse{nil, nil, []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues"}}
 }
 
 func (c *checker) builtin(s *Service) {
@@ -44,8 +45,11 @@ func (c *checker) builtin(s *Service) {
 			c.add(c.key("services", s.Name), "no-key", fmt.Sprintf("%s %q has no %s", kind, s.Name, name), builtinExample(name))
 		}
 	}
+	if len(use.oneOf) > 0 && !slices.ContainsFunc(use.oneOf, func(name string) bool { return c.set(s.Name, name) }) {
+		c.add(c.key("services", s.Name), "no-key", fmt.Sprintf("%s %q has neither %s", kind, s.Name, strings.Join(use.oneOf, " nor ")), builtinExample(use.oneOf[0])+", or "+use.oneOf[1]+": [KIND]")
+	}
 	for _, name := range []string{"build", "listen", "publishes", "consumes", "watches", "serves", "calls", "handles", "enqueues", "ingest", "route", "to", "zmq"} {
-		if c.set(s.Name, name) && !slices.Contains(use.needs, name) && !slices.Contains(use.knows, name) {
+		if c.set(s.Name, name) && !slices.Contains(slices.Concat(use.needs, use.oneOf, use.knows), name) {
 			c.add(c.key("services", s.Name, name), "wrong-key", fmt.Sprintf("%s %s has no use for %s", article, kind, name), "remove it"+hintFor(name))
 		}
 	}

@@ -80,10 +80,10 @@ func (c *checker) tasks() {
 			return // the kind that seems to be missing may be the one that could not be read
 		}
 	}
-	for _, s := range c.m.Services {
+	for _, s := range c.members() {
 		for _, kind := range s.Enqueues {
 			if !slices.Contains(handled, kind) {
-				c.add(c.item(kind, "services", s.Name, "enqueues"), "unhandled-task", fmt.Sprintf("service %q enqueues tasks of kind %s, which no service handles", s.Name, kind),
+				c.add(c.item(kind, section(s), s.Name, "enqueues"), "unhandled-task", fmt.Sprintf("%s %q enqueues tasks of kind %s, which no service handles", noun(s), s.Name, kind),
 					orServe(kind, handled, "handles"))
 			}
 		}

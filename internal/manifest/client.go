@@ -16,6 +16,7 @@ type Client struct {
 	Watches   []string // live subjects that it hears
 	Calls     []string // request subjects that it asks
 	Serves    []string // request subjects that it answers
+	Enqueues  []string `json:",omitempty"` // task kinds that it enqueues
 }
 
 // WebSock is where clients join by NATS over WebSocket.
@@ -41,6 +42,7 @@ func clientKeys() []key[Client] {
 		field("watches", "Live subjects that it listens to.", listOf(nameText(subjectName()), true), func(c *Client) *[]string { return &c.Watches }),
 		field("calls", "Requests that it asks others.", subjects(), func(c *Client) *[]string { return &c.Calls }),
 		field("serves", "Requests that it answers.", subjects(), func(c *Client) *[]string { return &c.Serves }),
+		field("enqueues", "Kinds of tasks that it enqueues.", subjects(), func(c *Client) *[]string { return &c.Enqueues }),
 	}
 }
 
@@ -112,7 +114,7 @@ func noun(s *Service) string {
 
 // asService is c for the checks that services and clients share. The lists are the client's own.
 func (c *Client) asService() *Service {
-	return &Service{Name: c.Name, Builtin: foreign, Publishes: c.Publishes, Consumes: c.Consumes, Watches: c.Watches, Calls: c.Calls, Serves: c.Serves}
+	return &Service{Name: c.Name, Builtin: foreign, Publishes: c.Publishes, Consumes: c.Consumes, Watches: c.Watches, Calls: c.Calls, Serves: c.Serves, Enqueues: c.Enqueues}
 }
 
 // members are the services and the clients.
@@ -138,7 +140,7 @@ func (c *checker) clients() {
 			c.add(at, "duplicate-name", fmt.Sprintf("client %q has the name of a service", client.Name), "choose another name")
 		}
 		if n := c.node("clients", client.Name); n != nil && n.kind == kindMap && len(n.entries) == 0 {
-			c.add(at, "idle-client", fmt.Sprintf("client %q may do nothing", client.Name), "add publishes, consumes, watches, calls or serves")
+			c.add(at, "idle-client", fmt.Sprintf("client %q may do nothing", client.Name), "add publishes, consumes, watches, calls, serves or enqueues")
 		}
 		c.wiring(client.asService())
 		for _, from := range client.Consumes {

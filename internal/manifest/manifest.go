@@ -256,10 +256,10 @@ type Target struct {
 	Rotate  Rotate
 
 	// Of the built-in push service.
-	HTTP     string        `json:",omitempty"` // http:// or https:// URL, or unix:SOCKET:PATH; an event is a POST
-	Timeout  time.Duration `json:",omitzero"`  // of one request; default 10s
-	Attempts int           `json:",omitzero"`  // of one event before it is parked; default 5
-	Workers  int           `json:",omitzero"`  // requests at once; default 16
+	HTTP     string        `json:",omitempty"` // http:// or https:// URL, or unix:SOCKET:PATH; an event, or a task, is a POST
+	Timeout  time.Duration `json:",omitzero"`  // of one request; default 10s, for tasks 5m
+	Attempts int           `json:",omitzero"`  // of one event or task before it is parked; default 5, for tasks 10
+	Workers  int           `json:",omitzero"`  // requests at once, and as many for each kind of task; default 16
 	Batch    int           `json:",omitzero"`  // events of one request, as lines; 0: one event is the body
 	Linger   time.Duration `json:",omitzero"`  // how long a batch waits to be full; default 10ms
 }

@@ -52,6 +52,9 @@ func (c *checker) push(s *Service) {
 	if to.get("linger") != nil && to.get("batch") == nil {
 		c.add(c.key("services", s.Name, "to", "linger"), "wrong-key", "linger is how long a batch waits, and there is none", "add batch: 100, or take linger out")
 	}
+	if to.get("batch") != nil && len(s.Consumes) == 0 && !c.undecoded(s, "consumes", 0) {
+		c.add(c.key("services", s.Name, "to", "batch"), "wrong-key", "a batch is of events, and this service consumes none: a task is a request of its own", "take batch out")
+	}
 	for _, name := range to.names() {
 		if !slices.Contains(pushKeys, name) {
 			c.unused(s, name, "push service's")

@@ -38,6 +38,7 @@ type ClientPlace struct {
 	Watches   []string      `json:"watches,omitempty"`
 	Calls     []string      `json:"calls,omitempty"`
 	Serves    []string      `json:"serves,omitempty"`
+	Enqueues  []string      `json:"enqueues,omitempty"`
 }
 
 func (s state) clients() string           { return filepath.Join(string(s), "clients") }
@@ -93,6 +94,7 @@ func clientGrants(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 		g := wire.Grant{
 			Version: wire.GrantVersion, Project: m.Project, Service: c.Name, User: c.Name, Password: old.Password,
 			Inbox: "_INBOX." + c.Name, Consumes: clientSources(c), Watches: c.Watches, Calls: c.Calls, Serves: c.Serves,
+			Enqueues: c.Enqueues, Queues: grantQueues(m, c.Enqueues),
 		}
 		for _, p := range c.Publishes {
 			if p.Live {
@@ -134,7 +136,7 @@ func writeClients(st state, m *manifest.Manifest, grants []wire.Grant, port int)
 			Description: fmt.Sprintf("client %s of project %s", g.User, m.Project),
 			URL:         fmt.Sprintf("nats://127.0.0.1:%d", port), User: g.User, Password: g.Password, InboxPrefix: g.Inbox,
 			Hozo: ClientPlace{
-				Project: m.Project, Consumes: g.Consumes, Watches: g.Watches, Calls: g.Calls, Serves: g.Serves,
+				Project: m.Project, Consumes: g.Consumes, Watches: g.Watches, Calls: g.Calls, Serves: g.Serves, Enqueues: g.Enqueues,
 				MQTT: doorURL(m.Broker, "mqtt", "mqtts", m.Broker.MQTT), WebSocket: doorURL(m.Broker, "ws", "wss", m.Broker.WebSocket.Listen),
 			},
 		}

@@ -58,7 +58,7 @@ func wiringOf(m *manifest.Manifest, s manifest.Service, n int, streams map[strin
 		Version: wire.GrantVersion, Project: m.Project, Service: s.Name, Instance: n,
 		User: name, Inbox: "_INBOX." + name, Declared: m.Place("services", s.Name),
 		Consumes: durable(sources(s, streams), streams), Publish: routes(s, streams), Live: liveSubjects(s), Watches: s.Watches,
-		Handles: s.Handles, Enqueues: s.Enqueues, Queues: grantQueues(m, s), Serves: s.Serves, Calls: s.Calls,
+		Handles: s.Handles, Enqueues: s.Enqueues, Queues: grantQueues(m, slices.Concat(s.Handles, s.Enqueues)), Serves: s.Serves, Calls: s.Calls,
 	}
 }
 

@@ -57,11 +57,11 @@ func queueSpecs(m *manifest.Manifest, kinds []string) []broker.QueueSpec {
 	return specs
 }
 
-// grantQueues are the queues of a service's kinds, as its grant names them. Those that say nothing of their own are
-// left out.
-func grantQueues(m *manifest.Manifest, s manifest.Service) []wire.TaskQueue {
+// grantQueues are the queues of the kinds of a service or client, as its grant names them. Those that say nothing of
+// their own are left out.
+func grantQueues(m *manifest.Manifest, kinds []string) []wire.TaskQueue {
 	var all []wire.TaskQueue
-	for _, q := range queuesOf(m, slices.Concat(s.Handles, s.Enqueues)) {
+	for _, q := range queuesOf(m, kinds) {
 		if q.Max == 0 && len(q.Kinds) == 1 && q.Kinds[0] == q.Name {
 			continue
 		}

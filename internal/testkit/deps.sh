@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need from Debian packages: a C compiler for the race detector, the real Supervisor, with which
-# internal/supervisord is compared, foreign clients of the bus, pyzmq and mosquitto_pub, and the real sshd of internal/lab. Running it again changes nothing. Needs root only when something is missing.
+# internal/supervisord is compared, foreign clients of the bus, pyzmq, mosquitto_pub and Node, and the real sshd of internal/lab. Running it again changes nothing. Needs root only when something is missing.
 set -eu
 
 packages=
@@ -11,6 +11,7 @@ command -v mosquitto_pub >/dev/null || packages="$packages mosquitto-clients"
 [ -x /usr/sbin/sshd ] || packages="$packages openssh-server"
 command -v ip >/dev/null || packages="$packages iproute2"
 command -v sudo >/dev/null || packages="$packages sudo"
+command -v node >/dev/null || packages="$packages nodejs"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
