@@ -52,18 +52,20 @@ func (d *Daemon) ask(ctx context.Context, call func() result) (result, error) {
 	case <-d.closed:
 		return result{}, errClosing
 	}
+	var err error
 	select {
 	case r := <-reply:
 		return r, nil
 	case <-ctx.Done():
-		return result{}, context.Cause(ctx)
+		err = context.Cause(ctx)
 	case <-d.closed:
-		select {
-		case r := <-reply: // the last thing that the loop did
-			return r, nil
-		default:
-			return result{}, errClosing
-		}
+		err = errClosing
+	}
+	select {
+	case r := <-reply: // the last thing that the loop did: a daemon that ends cancels ctx right after it
+		return r, nil
+	default:
+		return result{}, err
 	}
 }
 
