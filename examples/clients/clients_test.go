@@ -31,8 +31,7 @@ func TestEveryClientReachesTheEndpoint(t *testing.T) {
 	}
 	t.Parallel()
 	dir := testkit.TempDir(t)
-	hozo := filepath.Join(dir, "hozo")
-	command(t, ".", "go", "build", "-o", hozo, "../../cmd/hozo")
+	hozo := filepath.Join(testkit.Build(t, "../../cmd/hozo"), "hozo")
 	copyFile(t, "endpoint.py", filepath.Join(dir, "endpoint.py"), "python3", "python3")
 	natsPort, mqttPort, zmqPort, endpointPort := freePort(t), freePort(t), freePort(t), freePort(t)
 	copyFile(t, "hozo.yaml", filepath.Join(dir, "hozo.yaml"),

@@ -62,7 +62,7 @@ func TestKillingEverythingInTurnLosesAndDoublesNothing(t *testing.T) {
 	if sent.Accepted != int64(source.sent) || sent.Rejected != 0 {
 		t.Fatalf("sent %d events, accepted %d, rejected %d", source.sent, sent.Accepted, sent.Rejected)
 	}
-	stack.awaitStored(sent.Accepted)
+	stack.awaitStored(source.sent)
 	stack.down()
 	checkStores(t, stack.data, source.sent, source.types)
 }

@@ -17,7 +17,9 @@ import (
 )
 
 const (
-	// flowAge is how old the state of the streams may be: many readers of the status cost as much as five a second.
+	// flowAge is how old the state of the streams may be: many readers of the status cost as much as five a second. The
+	// streams are asked one after the other, so an event on its way from one to the next may be behind nobody: what must
+	// know that all is stored counts what is stored.
 	flowAge = 200 * time.Millisecond
 	// askPatience bounds the questions to the broker in one snapshot: a status without streams beats no status.
 	askPatience = time.Second

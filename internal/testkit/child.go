@@ -26,13 +26,17 @@ type Program struct {
 func Child(name string, run func()) Program { return Program{name, run} }
 
 // Main is the body of TestMain: it becomes the child that it was re-executed as, or runs the tests and then fails when
-// they left goroutines behind. It does not return.
+// they left goroutines behind. It removes what Build has built. It does not return.
 //
 //	func TestMain(m *testing.M) { testkit.Main(m, testkit.Child("worker", worker)) }
 func Main(m *testing.M, children ...Program) {
 	name := os.Getenv(childEnv)
 	if name == "" {
-		goleak.VerifyTestMain(m)
+		EndAtOnce()
+		goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+			built.remove()
+			os.Exit(code)
+		}))
 	}
 	for _, c := range append(children, Child(brokerChild, runBrokerChild)) {
 		if c.name == name {
@@ -42,6 +46,15 @@ func Main(m *testing.M, children ...Program) {
 	}
 	fmt.Fprintf(os.Stderr, "testkit: no child is called %q\n", name)
 	os.Exit(2)
+}
+
+// EndAtOnce has the children of a test binary with the race detector end when they end: its default is to sleep for a
+// second first. Main calls it.
+func EndAtOnce() {
+	const name = "GORACE"
+	if os.Getenv(name) == "" {
+		_ = os.Setenv(name, "atexit_sleep_ms=0") // it fails only for a bad name
+	}
 }
 
 // Command prepares the test binary to run as the child called name; env is added to the environment. The child leads a
