@@ -21,6 +21,7 @@ demo: build ## run the firehose example and check its account; EVENTS=FILE-or-UR
 deps: ## install what the tests need on a fresh Debian machine: a C compiler (race detector), Supervisor (to compare with)
 	@internal/testkit/deps.sh
 
+test: export GORACE := atexit_sleep_ms=0# a program with the race detector sleeps for a second when it ends, by default
 test: deps ## run every test, with the race detector
 	go test -race -shuffle=on -timeout 10m ./...
 	cd bench/messaging && go test -race -short -timeout 90s ./...

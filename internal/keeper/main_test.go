@@ -17,6 +17,7 @@ import (
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/testkit"
 )
 
 // roleVar names what a re-executed test binary does instead of testing.
@@ -38,6 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(play(os.Args[1:]))
 	}
+	testkit.EndAtOnce()
 	goleak.VerifyTestMain(m)
 }
 

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hozo-dev/hozo/internal/keeper"
+	"github.com/hozo-dev/hozo/internal/testkit"
 )
 
 // TestMain also is every process that the tests need: the keeper, its shim, and the programs that it keeps.
@@ -52,6 +53,7 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		}
 	}
+	testkit.EndAtOnce()
 	goleak.VerifyTestMain(m)
 }
 

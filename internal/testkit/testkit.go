@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Patience bounds every wait of this package. It is 30s: the slowest step seen on a busy two-core machine under the
-// race detector took 6s, and a wait that fails is a failed test anyway.
-const Patience = 30 * time.Second
+// Patience bounds every wait of this package. It is a minute: the slowest step seen on a busy two-core machine under the
+// race detector took 6s, others have slower and busier ones, and a wait that fails is a failed test anyway.
+const Patience = time.Minute
 
 // Wait receives from ch, or fails t after Patience. A closed channel gives the zero value.
 func Wait[T any](t testing.TB, ch <-chan T) T {

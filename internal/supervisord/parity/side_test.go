@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "supervisord" || os.Args[1] == supervisord.ShimCommand) {
 		os.Exit(cli.Main(context.Background(), cli.OS()))
 	}
+	testkit.EndAtOnce()
 	// Scenarios wait far more than they work: two cores carry a dozen daemons.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "12"); err != nil {
