@@ -6,23 +6,10 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/hozo-dev/hozo/fault"
 	"github.com/nats-io/nats.go"
+
+	"github.com/hozo-dev/hozo/fault"
 )
-
-// attemptContext is the context of one call of the handler.
-func (w *pool) attemptContext(work context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(work)
-	limited, stop := context.WithTimeoutCause(ctx, w.task.Timeout, &overrun{w.task.Timeout})
-	return limited, func(cause error) {
-		cancel(cause)
-		stop()
-	}
-}
-
-type overrun struct{ limit time.Duration }
-
-func (o *overrun) Error() string { return fmt.Sprintf("the attempt took longer than %v", o.limit) }
 
 // begin takes a message as the task of leases[n] and returns how many there are then. What needs no handler is dealt
 // with here: tombstones, stale copies, tasks that have ended or are too late.

@@ -9,10 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
-	"github.com/nats-io/nats.go"
 )
 
 const (
@@ -165,15 +166,15 @@ func (w *pool) loop(ctx, work context.Context, leases []*lease) {
 			return
 		}
 		n := 0
-		run, cancel := w.attemptContext(work)
-		n = w.begin(work, msg, leases, n, cancel)
+		run := newCallContext(work, w.task.Timeout)
+		n = w.begin(work, msg, leases, n, run.cancel)
 		if len(leases) > 1 && n > 0 {
-			n = w.gather(ctx, work, leases, n, cancel)
+			n = w.gather(ctx, work, leases, n, run.cancel)
 		}
 		if n > 0 {
 			w.attempt(work, run, leases[:n], outcomes[:n])
 		}
-		cancel(nil)
+		run.cancel(nil)
 	}
 }
 

@@ -76,12 +76,12 @@ func TaskDurable(kind string, priority int) string {
 // TaskToken writes an id as one token of a subject: every byte that a token cannot hold, and %, becomes %XX. Ids that need
 // none of that are returned as they are.
 func TaskToken(id string) string {
-	if !strings.ContainsFunc(id, tokenEscapes) {
+	if plainToken(id) {
 		return id
 	}
 	var b strings.Builder
 	for i := range len(id) {
-		if c := id[i]; tokenEscapes(rune(c)) {
+		if c := id[i]; tokenEscapes(c) {
 			fmt.Fprintf(&b, "%%%02X", c)
 		} else {
 			b.WriteByte(c)
@@ -90,15 +90,27 @@ func TaskToken(id string) string {
 	return b.String()
 }
 
-func tokenEscapes(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune("%.*>", r) }
+func tokenEscapes(c byte) bool {
+	return c <= ' ' || c >= 0x7f || c == '%' || c == '.' || c == '*' || c == '>'
+}
+
+// plainToken reports whether an id is written as it is.
+func plainToken(id string) bool {
+	for i := range len(id) {
+		if tokenEscapes(id[i]) {
+			return false
+		}
+	}
+	return true
+}
 
 // ParseTaskToken reads what TaskToken wrote and nothing else, so that one id has one token.
 func ParseTaskToken(token string) (string, error) {
-	if !strings.Contains(token, "%") {
-		if token == "" || strings.ContainsFunc(token, tokenEscapes) {
-			return "", fmt.Errorf("%q is no token of a task's id", token)
-		}
+	switch {
+	case token != "" && plainToken(token):
 		return token, nil
+	case !strings.Contains(token, "%"):
+		return "", fmt.Errorf("%q is no token of a task's id", token)
 	}
 	id := make([]byte, 0, len(token))
 	for i := 0; i < len(token); i++ {
