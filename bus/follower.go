@@ -30,14 +30,13 @@ const (
 
 // Follower reads a source strictly in order. Next and Close are for one goroutine; Commit and Pending for any.
 type Follower struct {
+	following
 	conn   *Conn
 	log    *slog.Logger
 	src    wire.Source
 	stream string // JetStream name
 	pull   *puller
 	cfg    jetstream.ConsumerConfig
-	window int
-	may    func() bool
 	early  *nats.Msg // came when ctx ended before it was on disk; nil most of the time
 	expect uint64    // consumer sequence of the next message
 	last   uint64    // stream sequence of the last frame returned
@@ -65,13 +64,19 @@ type ackPoint struct {
 // the watermark were dropped unread by the stream's limits, that is logged as bus/gap and reading begins at the first
 // that is left.
 func (c *Conn) Follow(ctx context.Context, src wire.Source, after uint64) (*Follower, error) {
-	return c.follow(ctx, src.Readers()[0], after, followWindow, func() bool { return true })
+	return c.follow(ctx, src.Readers()[0], after, following{window: followWindow, may: func() bool { return true }})
 }
 
-// follow is Follow with a bound of the frames read ahead, and a guard that says whether the consumer may be placed anew.
-func (c *Conn) follow(ctx context.Context, src wire.Source, after uint64, window int, may func() bool) (*Follower, error) {
+// following is what a Follower of a partition has of its own.
+type following struct {
+	window int         // most frames read ahead
+	may    func() bool // says whether the consumer may be placed anew
+	memory bool        // the consumer need not outlive the broker: its position is recorded elsewhere
+}
+
+func (c *Conn) follow(ctx context.Context, src wire.Source, after uint64, how following) (*Follower, error) {
 	f := &Follower{
-		conn: c, window: window, may: may, src: src, stream: wire.StreamName(src.Stream), last: after, committed: after,
+		conn: c, following: how, src: src, stream: wire.StreamName(src.Stream), last: after, committed: after,
 		log: c.log.With("stream", src.Stream, "durable", src.Durable),
 	}
 	for attempt := 0; ; attempt++ {
@@ -126,7 +131,7 @@ func (f *Follower) resume(ctx context.Context) (kept bool, err error) {
 		return false, fmt.Errorf("look up consumer %s: %w", f.src.Durable, err)
 	}
 	info := consumer.CachedInfo()
-	same := info.Config.AckPolicy == f.cfg.AckPolicy && info.Config.FilterSubject == f.cfg.FilterSubject &&
+	same := info.Config.AckPolicy == f.cfg.AckPolicy && info.Config.MemoryStorage == f.cfg.MemoryStorage && info.Config.FilterSubject == f.cfg.FilterSubject &&
 		slices.Equal(info.Config.FilterSubjects, f.cfg.FilterSubjects)
 	kept = same && info.AckFloor.Stream == f.last && info.Delivered.Stream == f.last && info.NumAckPending == 0
 	if kept {
@@ -139,7 +144,7 @@ func (f *Follower) resume(ctx context.Context) (kept bool, err error) {
 func (f *Follower) defaultConfig() jetstream.ConsumerConfig {
 	cfg := jetstream.ConsumerConfig{
 		Durable: f.src.Durable, AckPolicy: jetstream.AckAllPolicy, AckWait: followAckWait,
-		MaxDeliver: -1, MaxAckPending: -1,
+		MaxDeliver: -1, MaxAckPending: -1, MemoryStorage: f.memory,
 	}
 	if len(f.src.Subjects) == 1 {
 		cfg.FilterSubject = f.src.Subjects[0]

@@ -69,7 +69,7 @@ func (r *ordered) partition(l *lease) {
 	if !ok {
 		return
 	}
-	f, err := s.conn.follow(l.take, s.source.Readers()[l.p], after, orderedWindow, l.valid)
+	f, err := s.conn.follow(l.take, s.source.Readers()[l.p], after, following{window: orderedWindow, may: l.valid, memory: true})
 	if err != nil {
 		if l.take.Err() == nil {
 			s.log.Warn("a partition cannot be read", "partition", l.p, "error", err)

@@ -35,6 +35,7 @@ type ConsumerSpec struct {
 	Durable  string   // JetStream name of the consumer
 	Subjects []string // filter; empty means everything
 	Ordered  bool     // read in order and acknowledged cumulatively
+	PerKey   bool     // one partition of a source that is read in the order of keys: its owner's record keeps its position
 	Foreign  bool     // read by a client that does not say "in progress"
 	tasks    bool     // hands out tasks
 }
@@ -43,7 +44,7 @@ type ConsumerSpec struct {
 func Consumers(src wire.Source) []ConsumerSpec {
 	var all []ConsumerSpec
 	for _, r := range src.Readers() {
-		all = append(all, ConsumerSpec{Stream: r.Stream, Durable: r.Durable, Subjects: r.Subjects, Ordered: r.Ordered})
+		all = append(all, ConsumerSpec{Stream: r.Stream, Durable: r.Durable, Subjects: r.Subjects, Ordered: r.Ordered, PerKey: src.PerKey})
 	}
 	return all
 }
@@ -147,6 +148,7 @@ func (c ConsumerSpec) consumerConfig() jetstream.ConsumerConfig {
 	if c.Ordered {
 		cfg.AckPolicy, cfg.AckWait, cfg.MaxAckPending = jetstream.AckAllPolicy, orderedAckWait, -1
 	}
+	cfg.MemoryStorage = c.PerKey // a file of its own would be written ten times a second
 	switch len(c.Subjects) {
 	case 0:
 	case 1:

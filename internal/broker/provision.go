@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -150,18 +149,15 @@ func provisionConsumers(ctx context.Context, js jetstream.JetStream, stream stri
 			return fmt.Errorf("delete consumer %s of stream %s: %w", name, stream, err)
 		}
 	}
+	begin := &beginnings{js: js, stream: handle.CachedInfo(), have: have}
 	for _, c := range wanted {
-		cfg := c.consumerConfig()
-		if have[c.Durable] == nil {
-			cfg = after(cfg, formerly(have, c.Durable))
-		}
-		err := provisionConsumer(ctx, handle, cfg, have[c.Durable])
+		err := provisionConsumer(ctx, handle, c, have[c.Durable], begin)
 		for try := 1; try < moveTries && movedMeanwhile(err); try++ {
 			var now jetstream.Consumer
 			if now, err = handle.Consumer(ctx, c.Durable); err == nil {
-				err = provisionConsumer(ctx, handle, c.consumerConfig(), now.CachedInfo())
+				err = provisionConsumer(ctx, handle, c, now.CachedInfo(), begin)
 			} else if errors.Is(err, jetstream.ErrConsumerNotFound) {
-				err = provisionConsumer(ctx, handle, c.consumerConfig(), nil)
+				err = provisionConsumer(ctx, handle, c, nil, begin)
 			}
 		}
 		if err != nil {
@@ -182,53 +178,31 @@ func movedMeanwhile(err error) bool {
 	return ok && (api.ErrorCode == invalidConfig || api.ErrorCode == jetstream.JSErrCodeConsumerExists || api.ErrorCode == jetstream.JSErrCodeConsumerNotFound)
 }
 
-// formerly is how far the readers have come that durable takes the place of, when a service begins or ends to read in the
-// order of keys: 0 when there are none.
-func formerly(have map[string]*jetstream.ConsumerInfo, durable string) uint64 {
-	service, _, partition := strings.Cut(durable, "@")
-	if partition {
-		if whole := have[service]; whole != nil {
-			return whole.AckFloor.Stream
+func provisionConsumer(ctx context.Context, stream jetstream.Stream, c ConsumerSpec, have *jetstream.ConsumerInfo, begin *beginnings) error {
+	cfg := c.consumerConfig()
+	if have != nil && have.Config.AckPolicy == cfg.AckPolicy && have.Config.MemoryStorage == cfg.MemoryStorage {
+		// Where a consumer once started cannot be changed and no longer matters.
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = have.Config.DeliverPolicy, have.Config.OptStartSeq, have.Config.OptStartTime
+		if sameConsumer(have.Config, cfg) {
+			return nil
 		}
-		return 0
-	}
-	floor, found := uint64(0), false
-	for name, info := range have {
-		if strings.HasPrefix(name, durable+"@") && (!found || info.AckFloor.Stream < floor) {
-			floor, found = info.AckFloor.Stream, true
-		}
-	}
-	return floor
-}
-
-// after makes a new consumer begin behind a sequence.
-func after(cfg jetstream.ConsumerConfig, seq uint64) jetstream.ConsumerConfig {
-	if seq > 0 {
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, seq+1
-	}
-	return cfg
-}
-
-func provisionConsumer(ctx context.Context, stream jetstream.Stream, cfg jetstream.ConsumerConfig, have *jetstream.ConsumerInfo) error {
-	if have == nil {
 		_, err := stream.CreateOrUpdateConsumer(ctx, cfg)
 		return err
 	}
-	if have.Config.AckPolicy != cfg.AckPolicy {
-		// The one change that needs another consumer: it starts where the old one had finished.
+	done, err := begin.after(ctx, c, have)
+	if err != nil {
+		return err
+	}
+	if have != nil {
+		// The changes that need another consumer: it starts where the old one had finished.
 		if err := stream.DeleteConsumer(ctx, have.Name); err != nil {
 			return err
 		}
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, have.AckFloor.Stream+1
-		_, err := stream.CreateOrUpdateConsumer(ctx, cfg)
-		return err
 	}
-	// Where a consumer once started cannot be changed and no longer matters.
-	cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = have.Config.DeliverPolicy, have.Config.OptStartSeq, have.Config.OptStartTime
-	if sameConsumer(have.Config, cfg) {
-		return nil
+	if done > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, done+1
 	}
-	_, err := stream.CreateOrUpdateConsumer(ctx, cfg)
+	_, err = stream.CreateOrUpdateConsumer(ctx, cfg)
 	return err
 }
 

@@ -20,8 +20,8 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// keyedPartitions is what a stream with a key is cut into: enough for 16 instances. Each costs the broker a consumer, whose
-// state it writes ten times a second.
+// keyedPartitions is what a stream with a key is cut into: enough for 16 instances. Each has frames and a
+// consumer of its own.
 const keyedPartitions = 16
 
 // hozoGrants are the services of the measured project, as a manifest would declare them.
