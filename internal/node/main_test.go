@@ -66,6 +66,10 @@ func TestMain(m *testing.M) {
 			hozo.Main(hozo.HTTP(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = atGate(r.Context()) })))
 			return
 		}
+		if os.Args[1] == "echo" {
+			hozo.Main(hozo.Serve(echoCall, func(_ context.Context, question []byte) ([]byte, error) { return question, nil }))
+			return
+		}
 		if os.Args[1] == "web" {
 			serveHTTP()
 			return

@@ -24,6 +24,10 @@ const brokerName = "broker"
 // brokerGrace is how long a broker may take to flush its store and to recover it.
 const brokerGrace = 2 * time.Minute
 
+// brokerRetry is the longest pause before a broker that fails is started again, however often it has failed: everybody
+// waits for it, and what kept it from starting, a full disk for example, may be gone at any moment.
+const brokerRetry = 2 * time.Second
+
 // brokerSpec is the broker as an instance that the supervisor keeps.
 func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 	argv := []string{n.cfg.Executable, "broker", "--state", n.cfg.State, "--port", strconv.Itoa(port)}
@@ -39,9 +43,10 @@ func (n *Node) brokerSpec(m *manifest.Manifest, port int) plan.Spec {
 	argv = append(argv, doorArgs(m.Broker)...)
 	return plan.Spec{
 		Name: brokerName, Service: brokerName, Argv: argv, Env: n.environment(nil), Dir: n.cfg.State, Notify: true,
-		Health: &plan.Health{Notify: true, Grace: brokerGrace},
-		Stop:   plan.Stop{Grace: brokerGrace},
-		Log:    plan.Log{Path: n.state.log(brokerName), MaxBytes: 16 << 20, Keep: 4},
+		Health:  &plan.Health{Notify: true, Grace: brokerGrace},
+		Restart: plan.Restart{Max: brokerRetry, RetryAfter: brokerRetry},
+		Stop:    plan.Stop{Grace: brokerGrace},
+		Log:     plan.Log{Path: n.state.log(brokerName), MaxBytes: 16 << 20, Keep: 4},
 	}
 }
 
