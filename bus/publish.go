@@ -64,7 +64,7 @@ func (c *Conn) mayPublish(subject string) error {
 		return nil
 	}
 	for _, kind := range slices.Concat(g.Enqueues, g.Handles) {
-		if wire.Covers(wire.RecordStream+".*."+wire.StreamName(kind)+".*", subject) {
+		if wire.Covers(wire.RecordStream+".*."+wire.StreamName(kind)+".*", subject) || wire.Covers(wire.FlowSubject("*"), subject) {
 			return nil
 		}
 		if tasks := wire.TaskStream + "." + wire.StreamName(g.QueueOf(kind).Name); wire.Covers(tasks+".*."+wire.StreamName(kind)+".>", subject) {

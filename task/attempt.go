@@ -68,7 +68,7 @@ func (w *pool) fit(work context.Context, l *lease, bad error) bool {
 	if again && !w.calm(work) {
 		return false // stopped meanwhile: it is delivered again
 	}
-	if again || d.copy > 1 || w.notes.has(d.token) {
+	if again || d.copy > 1 || d.flow != "" || w.notes.has(d.token) {
 		var run bool
 		if err := retry(work, func(ctx context.Context) (err error) { run, err = w.claim(ctx, l); return err }); err != nil {
 			w.log.WarnContext(work, "a task is left to be delivered again: its record was not reached", "task", d.id, "error", err)
@@ -90,6 +90,9 @@ func (w *pool) fit(work context.Context, l *lease, bad error) bool {
 		return false
 	case !d.expires.IsZero() && time.Now().After(d.expires):
 		w.expire(work, l)
+		return false
+	}
+	if d.flow != "" && !w.enter(work, l) {
 		return false
 	}
 	if hash := d.lock(untilStart); hash != "" {

@@ -31,7 +31,8 @@ type delivery struct {
 	expires   time.Time
 	unique    string // scope:hash
 	key       string
-	cancelled bool // a tombstone
+	cancelled bool   // a tombstone
+	flow      string // id of the workflow that it belongs to
 }
 
 // parseDelivery reads everything but the arguments. With an error the places from the subjects are filled in all the
@@ -70,7 +71,7 @@ func (d *delivery) parseHeader(h nats.Header) error {
 	if d.expires, err = headerTime(h, wire.HeaderExpires); err != nil {
 		return err
 	}
-	d.key = h.Get(wire.HeaderKey)
+	d.key, d.flow = h.Get(wire.HeaderKey), h.Get(wire.HeaderFlow)
 	d.cancelled = State(h.Get(wire.HeaderState)) == Cancelled
 	d.unique = h.Get(wire.HeaderUnique)
 	if scope, hash, ok := strings.Cut(d.unique, ":"); d.unique != "" && (!ok || hash == "" || wire.TaskToken(hash) != hash ||

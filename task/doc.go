@@ -25,6 +25,12 @@
 // worker has died with it Crashes times, is a dead letter: it is stored in hozo.dlq, once, with why, and leaves the queue.
 // [Snooze] has it run again without an attempt spent.
 //
+// # Workflows and steps
+//
+// A [Flow] is tasks that wait for each other: [Then] hands results on, [Group] joins, [OnFailure] is a branch, [FlowHandle] waits
+// for the end and cancels. A task that ends has the next ones begin before it leaves the queue, each once. [Step] keeps what
+// a part of a task has made, so that a later attempt goes on behind it.
+//
 // # Limits
 //
 // Tasks of one kind and priority are started in the order in which they were stored, but several run at once and failed

@@ -64,14 +64,7 @@ func (h Handle) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	if r.revision > 0 {
-		s := Status{
-			State: r.state, Attempt: r.failed + 1, Due: r.due, Worker: r.owner, Code: r.code, Error: r.err,
-			Progress: r.progress, Note: r.note, Result: r.result, Changed: r.at,
-		}
-		if r.state == Dead {
-			s.Attempt = max(r.failed, 1)
-		}
-		return s, nil
+		return r.status(), nil
 	}
 	msg, err := find(ctx, h.conn, h.queue, h.Kind, h.token())
 	if err != nil {
@@ -86,6 +79,18 @@ func (h Handle) Status(ctx context.Context) (Status, error) {
 		s.Due, _ = time.Parse(time.RFC3339Nano, at) // the broker has parsed it, too
 	}
 	return s, nil
+}
+
+// status is what a record tells.
+func (r record) status() Status {
+	s := Status{
+		State: r.state, Attempt: r.failed + 1, Due: r.due, Worker: r.owner, Code: r.code, Error: r.err,
+		Progress: r.progress, Note: r.note, Result: r.result, Changed: r.at,
+	}
+	if r.state == Dead {
+		s.Attempt = max(r.failed, 1)
+	}
+	return s
 }
 
 func (h Handle) where() string { return "task " + h.Kind + " " + h.ID }
@@ -140,7 +145,10 @@ func (s Status) fault(h Handle) error {
 // Cancel ends the task wherever it is: waiting, scheduled or running. A running handler's context ends, and whatever it
 // still does, the task is cancelled. It is so for good when Cancel has returned nil; after an error it may run or not.
 // A task that has ended is left as it is, and the fault says how it has.
-func (h Handle) Cancel(ctx context.Context) error {
+func (h Handle) Cancel(ctx context.Context) error { return h.cancel(ctx, false, cancelledKeep) }
+
+// cancel is Cancel that keeps for a time that the task was cancelled. early says that the task may come only later.
+func (h Handle) cancel(ctx context.Context, early bool, keep time.Duration) error {
 	token := h.token()
 	for {
 		r, err := getRecord(ctx, h.conn, h.Kind, token)
@@ -153,7 +161,7 @@ func (h Handle) Cancel(ctx context.Context) error {
 		if r.state.terminal() {
 			return &fault.Error{Code: CodeEnded, What: fmt.Sprintf("the task is %s already", r.state), Where: h.where(), Fix: "there is nothing to cancel"}
 		}
-		if r.revision == 0 {
+		if r.revision == 0 && !early {
 			if msg, err := find(ctx, h.conn, h.queue, h.Kind, token); err != nil {
 				return err
 			} else if msg == nil {
@@ -161,7 +169,7 @@ func (h Handle) Cancel(ctx context.Context) error {
 			}
 		}
 		r.state, r.copy, r.code, r.err = Cancelled, max(r.copy, 1), CodeCancelled, "cancelled by "+h.conn.Grant().User
-		if _, err := putRecord(ctx, h.conn, h.Kind, token, r, cancelledKeep); err == nil {
+		if _, err := putRecord(ctx, h.conn, h.Kind, token, r, keep); err == nil {
 			break
 		} else if !errors.Is(err, errMoved) {
 			return err

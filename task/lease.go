@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/hozo-dev/hozo/bus"
 )
 
 const (
@@ -36,6 +38,8 @@ var errCancelled = errors.New("the task was cancelled")
 // lease is a worker's hold on one task, from its delivery to its outcome. A worker has as many as it may hold tasks and
 // uses them again and again. The keeper of the worker looks at all of them.
 type lease struct {
+	conn *bus.Conn
+
 	mu     sync.Mutex
 	d      delivery
 	held   bool      // a task is in hand
@@ -51,7 +55,10 @@ type lease struct {
 	rec      record // revision 0: there is none
 	progress int
 	note     string
-	news     bool // progress that is not in the record
+	news     bool     // progress that is not in the record
+	flow     *waiting // what a workflow has in store for the task; nil when that is not known
+
+	steps steps // of this attempt
 }
 
 // take begins the lease of d.
@@ -62,8 +69,9 @@ func (l *lease) take(d delivery, cancel context.CancelCauseFunc) {
 	l.mu.Unlock()
 	l.recMu.Lock()
 	l.rec = record{copy: d.copy, failed: d.failed}
-	l.progress, l.note, l.news = 0, "", false
+	l.progress, l.note, l.news, l.flow = 0, "", false, nil
 	l.recMu.Unlock()
+	l.steps.reset()
 }
 
 // drop ends the lease.

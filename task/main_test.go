@@ -22,7 +22,8 @@ const kindName = "image.thumbnail"
 type image struct{ Path string }
 
 func TestMain(m *testing.M) {
-	testkit.Main(m, testkit.Child("worker", workerChild), testkit.Child("actor", actorChild), testkit.Child("locker", lockerChild))
+	testkit.Main(m, testkit.Child("worker", workerChild), testkit.Child("actor", actorChild), testkit.Child("locker", lockerChild),
+		testkit.Child("drill", drillChild), testkit.Child("joined", joinedChild))
 }
 
 // workerChild takes one task, says so and holds it until it is killed.
@@ -70,7 +71,13 @@ func (w *world) grant(t *testing.T) wire.Grant {
 // join connects another instance of the service.
 func (w *world) join(t *testing.T) *bus.Conn {
 	t.Helper()
-	conn, err := bus.Connect(testkit.Context(t), bus.Config{URL: w.URL, Grant: w.grant(t), Logger: testkit.Logger(t)})
+	return w.connectAs(t, w.grant(t))
+}
+
+// connectAs connects with a grant.
+func (w *world) connectAs(t *testing.T, g wire.Grant) *bus.Conn {
+	t.Helper()
+	conn, err := bus.Connect(testkit.Context(t), bus.Config{URL: w.URL, Grant: g, Logger: testkit.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +174,13 @@ func (w *world) waitDead(t *testing.T) *jetstream.RawStreamMsg {
 // child starts this test as another program, with a grant of its own.
 func (w *world) child(t *testing.T, name string, env ...string) *testkit.Process {
 	t.Helper()
-	grant, err := json.Marshal(w.grant(t))
+	return w.childAs(t, w.grant(t), name, env...)
+}
+
+// childAs starts this test as another program with a grant.
+func (w *world) childAs(t *testing.T, g wire.Grant, name string, env ...string) *testkit.Process {
+	t.Helper()
+	grant, err := json.Marshal(g)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -203,6 +203,9 @@ func TestEveryWayToEnqueueIsCounted(t *testing.T) {
 	enqueue(t, w, "a.png")
 
 	reports, err := w.JS.Conn().SubscribeSync(wire.ReportSubject + ".>")
+	if err == nil {
+		err = w.JS.Conn().Flush() // else the report may be sent before the broker knows of the subscription
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

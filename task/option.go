@@ -30,7 +30,8 @@ type enqueue struct {
 	id       string
 	given    bool
 	priority Priority
-	at       time.Time // zero: now
+	at       time.Time     // zero: now
+	delay    time.Duration // what In said, counted from now by at
 	ttl      time.Duration
 	key      string
 	unique   string // what is unique; "" when nothing is
@@ -51,7 +52,7 @@ func In(d time.Duration) Option {
 			e.err = badOption("a delay of %v lies in the past", d)
 			return
 		}
-		e.at = time.Now().Add(d)
+		e.at, e.delay = time.Now().Add(d), d
 	}
 }
 
@@ -62,7 +63,7 @@ func At(t time.Time) Option {
 			e.err = badOption("the time to run at is the zero time")
 			return
 		}
-		e.at = t
+		e.at, e.delay = t, 0
 	}
 }
 

@@ -69,7 +69,7 @@ func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(co
 		w.lanes = append(w.lanes, newLane(c, w.queue, kind, p))
 	}
 	for range cfg.Concurrency * cfg.Batch {
-		w.leases = append(w.leases, &lease{alone: cfg.Batch == 1})
+		w.leases = append(w.leases, &lease{conn: c, alone: cfg.Batch == 1})
 	}
 	return w
 }

@@ -56,14 +56,11 @@ func (w *pool) claim(ctx context.Context, l *lease) (run bool, err error) {
 	case r.state == Dead:
 		err := storeDead(ctx, w.conn, letter{delivery: *d, queue: w.queue, attempts: max(r.failed, 1), code: r.code, err: r.err})
 		if err == nil {
-			w.release(ctx, l)
-			w.acknowledge(l)
+			err = w.close(ctx, l, r)
 		}
 		return false, err
 	case r.state.terminal():
-		w.release(ctx, l)
-		w.acknowledge(l)
-		return false, nil
+		return false, w.close(ctx, l, r)
 	case r.state == Running && r.owner != w.conn.Grant().User && time.Since(r.at) < ackWait:
 		return false, nil // claimed a moment ago by somebody who goes on: it comes again if not
 	}
@@ -75,6 +72,26 @@ func (w *pool) claim(ctx context.Context, l *lease) (run bool, err error) {
 	next.revision = revision
 	l.rec = next
 	return err == nil, err
+}
+
+// close takes a task off the queue that has ended as its record says, when what follows it is told and its lock is free.
+func (w *pool) close(ctx context.Context, l *lease, ended record) error {
+	if err := w.follow(ctx, l, ended); err != nil {
+		return err
+	}
+	if l.d.flow != "" {
+		step(stepFollowed)
+	}
+	w.release(ctx, l)
+	w.acknowledge(l)
+	return nil
+}
+
+// closeAll is close with several tries. A task that cannot be taken off is delivered again.
+func (w *pool) closeAll(work context.Context, l *lease) {
+	if err := retry(work, func(ctx context.Context) error { return w.close(ctx, l, l.rec) }); err != nil {
+		w.log.WarnContext(work, "a task that has ended stays in the queue until what follows it is told", "task", l.d.id, "error", err)
+	}
 }
 
 // mend stores the next copy of a task whose worker ended after it had recorded that there would be one. It may have
@@ -182,10 +199,10 @@ func (w *pool) storeCopy(ctx context.Context, l *lease, r record) error {
 
 // finish takes a done task off the queue.
 func (w *pool) finish(work context.Context, l *lease, result []byte) {
-	recorded := w.task.Keep > 0 || l.rec.revision > 0 || l.d.lock(untilDone) != "" || !l.holds()
+	recorded := w.task.Keep > 0 || l.rec.revision > 0 || l.d.lock(untilDone) != "" || l.steps.any() || !l.holds()
 	if recorded {
 		next := record{state: Done, copy: l.d.copy, failed: l.rec.failed, progress: l.progress, note: l.note, result: result}
-		err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, max(w.task.Keep, minRecord)) })
+		err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, l.kept(w, minRecord)) })
 		if errors.Is(err, errMoved) {
 			return // it is somebody else's by now, or cancelled
 		}
@@ -194,11 +211,15 @@ func (w *pool) finish(work context.Context, l *lease, result []byte) {
 			return
 		}
 		step(stepDone)
-		w.release(work, l)
 	}
 	w.conn.Counters().Tasks.Add(1)
 	w.conn.Counters().AddEdge("handles", w.kind, 1)
-	w.acknowledge(l)
+	if !recorded {
+		w.acknowledge(l)
+		return
+	}
+	w.closeAll(work, l)
+	w.forgetSteps(l)
 }
 
 // release gives the lock of a task back that has ended. When that fails, whoever wants the lock next finds out that the
@@ -228,7 +249,7 @@ func (w *pool) bury(work context.Context, l *lease, cause error) {
 		attempts = l.rec.failed
 	}
 	next := record{state: Dead, copy: l.d.copy, failed: attempts, code: codeOf(cause), err: cause.Error()}
-	err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, max(w.task.Keep, deadKeep)) })
+	err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, l.kept(w, deadKeep)) })
 	if errors.Is(err, errMoved) {
 		return
 	}
@@ -243,8 +264,7 @@ func (w *pool) bury(work context.Context, l *lease, cause error) {
 		return // it is delivered again, and its record says that it is dead
 	}
 	step(stepLetter)
-	w.release(work, l)
-	w.acknowledge(l)
+	w.closeAll(work, l)
 	if now, more := w.quiet.pass(); now {
 		w.log.ErrorContext(work, "task is a dead letter", "task", l.d.id, "attempts", attempts, "code", next.code, "error", cause, "more_not_logged", more)
 	}
@@ -256,12 +276,20 @@ const deadKeep = 30 * 24 * time.Hour
 // expire drops a task that nobody began in time.
 func (w *pool) expire(work context.Context, l *lease) {
 	next := record{state: Expired, copy: l.d.copy, failed: l.rec.failed, code: CodeExpired, err: "no worker began the task before " + l.d.expires.Format(time.RFC3339)}
-	err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, max(w.task.Keep, minRecord)) })
+	err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, l.kept(w, minRecord)) })
 	if err != nil {
 		return // it is delivered again, or somebody else's
 	}
-	w.release(work, l)
-	w.acknowledge(l)
+	w.closeAll(work, l)
+}
+
+// kept is how long the end of the task is known: at least least.
+func (l *lease) kept(w *pool, least time.Duration) time.Duration {
+	keep := max(w.task.Keep, least)
+	if l.flow != nil {
+		keep = max(keep, l.flow.Keep)
+	}
+	return keep
 }
 
 // retry tries an exchange with the broker settleTries times. It goes on while work is done, since a task that has ended

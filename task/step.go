@@ -13,4 +13,8 @@ const (
 	stepDead     = "death recorded"
 	stepLetter   = "letter stored"
 	stepReleased = "lock given back"
+	stepArrived  = "arrival recorded"
+	stepBegun    = "next task stored"
+	stepFollowed = "followers told"
+	stepSaved    = "step saved"
 )

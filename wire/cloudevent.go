@@ -72,10 +72,11 @@ func ContentType(h map[string][]string) string {
 	return ""
 }
 
-// Stays reports whether a header belongs to the event and so stays with it when it is parked, put aside and sent back.
+// Stays reports whether a header belongs to the event or the task and so stays with it when it is parked, put aside and
+// sent back.
 func Stays(name string) bool {
 	return strings.HasPrefix(name, "ce-") || strings.EqualFold(name, HeaderContentType) ||
-		name == HeaderTraceParent || name == HeaderTraceState
+		name == HeaderTraceParent || name == HeaderTraceState || name == HeaderKey || name == HeaderFlow || name == HeaderFlowError
 }
 
 // escapeHeader writes what is no printable ASCII, and space, double quote and percent sign, as the specification's HTTP

@@ -9,7 +9,7 @@ import (
 // done; hozo.record holds what is known of a task. Decision 0018 has the whole contract.
 const (
 	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>}
-	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>}
+	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>,w.<kind>.<id>,s.<kind>.<id:step>,f.<flow>}
 	TaskNote      = "hozo.tasknote"   // core subject of notes to whoever runs a task: hozo.tasknote.<kind>
 	TaskChange    = "hozo.taskchange" // core subject of changes of records: hozo.taskchange.<kind>.<id>
 	MaxTaskID     = 256               // bytes of an id, before it is escaped
@@ -27,6 +27,9 @@ const (
 	HeaderKey     = "Hozo-Key"     // key of the task, for limits
 	HeaderFrame   = "Hozo-Frame"   // number of tasks in a message that holds many
 	HeaderOwner   = "Hozo-Owner"   // instance that claimed the task last
+
+	HeaderFlow      = "Hozo-Flow"       // id of the workflow that the task belongs to
+	HeaderFlowError = "Hozo-Flow-Error" // why the task cannot be given what those before it have made
 )
 
 // TaskQueue is a queue and its kinds, as a grant names it.
@@ -61,6 +64,19 @@ func RecordSubject(kind, id string) string {
 func UniqueSubject(kind, hash string) string {
 	return RecordStream + ".u." + StreamName(kind) + "." + hash
 }
+
+// NodeSubject holds what a workflow has in store for the task id: when it begins, and what follows it.
+func NodeSubject(kind, id string) string {
+	return RecordStream + ".w." + StreamName(kind) + "." + id
+}
+
+// StepSubject holds what a finished step of the task id has made. id is the token of "ID:STEP".
+func StepSubject(kind, id string) string {
+	return RecordStream + ".s." + StreamName(kind) + "." + id
+}
+
+// FlowSubject holds what is known of a whole workflow.
+func FlowSubject(id string) string { return RecordStream + ".f." + id }
 
 // NoteSubject is where those who run tasks of kind hear of cancellations.
 func NoteSubject(kind string) string { return TaskNote + "." + StreamName(kind) }

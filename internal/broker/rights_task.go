@@ -45,8 +45,13 @@ func (r *rights) tasks(key, kind, queue string) {
 	r.add(Publish, key, kind, "find a task by its id", directGet(wire.QueueStream(queue), runnable), directGet(wire.QueueStream(queue), scheduled))
 	r.add(Publish, key, kind, "record what becomes of a task", wire.RecordSubject(kind, "*"))
 	r.add(Publish, key, kind, "keep a task unique", wire.UniqueSubject(kind, "*"))
-	r.add(Publish, key, kind, "read a record", "$JS.API.DIRECT.GET."+records+"."+wire.RecordSubject(kind, "*"),
-		"$JS.API.DIRECT.GET."+records+"."+wire.UniqueSubject(kind, "*"))
+	r.add(Publish, key, kind, "keep what its steps have made", wire.StepSubject(kind, "*"))
+	r.add(Publish, key, kind, "tell a workflow how far it is", wire.NodeSubject(kind, "*"), wire.FlowSubject("*"))
+	for _, subject := range []string{
+		wire.RecordSubject(kind, "*"), wire.UniqueSubject(kind, "*"), wire.StepSubject(kind, "*"), wire.NodeSubject(kind, "*"), wire.FlowSubject("*"),
+	} {
+		r.add(Publish, key, kind, "read a record", "$JS.API.DIRECT.GET."+records+"."+subject)
+	}
 }
 
 // powerful reports whether a grant has to do with streams of durability power: then its tasks and records must be on
