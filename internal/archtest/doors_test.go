@@ -29,6 +29,7 @@ var doors = map[string][]string{
 	"internal/schedule":  {},
 	"internal/zmtp":      {},
 	"internal/envfile":   {"fault"},
+	"internal/cron":      {"internal/schedule", "wire"},
 
 	"bus":          {"wire", "fault", "internal/lifecycle"},
 	"bus/protobuf": {"bus"},
@@ -50,7 +51,7 @@ var doors = map[string][]string{
 	"internal/builtin":    {".", "bus", "task", "sink", "sink/sqlite", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/zmtp", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
-		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "bus", "task", "wire", "fault",
+		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "internal/schedule", "internal/cron", "bus", "task", "wire", "fault",
 	},
 	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
 	// everything else asks the keeper to. The two share only how children are reaped.
@@ -79,7 +80,7 @@ var sole = map[string]struct {
 	why   string
 }{
 	"github.com/nats-io/nats-server/v2":        {[]string{"internal/broker"}, "the engine is one room's affair; everybody else is a client"},
-	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/builtin", "internal/testkit"}, "services speak the bus's words, not the engine's"},
+	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/cron", "internal/builtin", "internal/testkit"}, "services speak the bus's words, not the engine's"},
 	"github.com/goccy/go-yaml":                 {[]string{"internal/manifest"}, "only the manifest is YAML"},
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli"}, "flags are read in one room"},

@@ -37,6 +37,7 @@ func (c *checker) all() {
 	c.needs()
 	c.tasks()
 	c.queues()
+	c.crons()
 	c.requests()
 }
 

@@ -26,6 +26,8 @@ func contentKeys[T any](of func(*T) *Manifest) []key[T] {
 		field("live", "Subject patterns of live events, which are not stored: they reach who watches at that moment.", listOf(nameText(subjectName()), true), func(t *T) *[]string { return &of(t).Live }),
 		field("queues", "Queues of tasks. A kind that none of them names has a queue of its own name.",
 			named[Queue]{dottedName(), object(queueKeys(), nil), newQueue, true}.shape(), func(t *T) *[]Queue { return &of(t).Queues }),
+		field("cron", "Tasks that are enqueued by the clock, under names of their own.",
+			named[Cron]{plainName(), object(cronKeys(), nil), newCron, true}.shape(), func(t *T) *[]Cron { return &of(t).Crons }),
 		field("services", "The programs, built-in ones as well.",
 			named[Service]{plainName(), object(serviceKeys(), serviceRules()), newService, false}.shape(), func(t *T) *[]Service { return &of(t).Services }),
 		field("clients", "Programs that are not started here and join the bus by NATS, MQTT or WebSocket, each with a credential of its own and what it may do.",

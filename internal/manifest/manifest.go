@@ -23,6 +23,7 @@ type Manifest struct {
 	Streams  []Stream  // in file order
 	Live     []string  `json:",omitempty"` // subject patterns that no stream stores: what is published there reaches who listens then
 	Queues   []Queue   `json:",omitempty"` // in file order
+	Crons    []Cron    `json:",omitempty"` // in file order
 	Services []Service // in file order
 	Clients  []Client  `json:",omitempty"` // in file order
 

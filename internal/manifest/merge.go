@@ -87,10 +87,13 @@ func withoutNulls(n *node) *node {
 
 // replaced reports whether the base's key name gives way because over sets another of which only one may be set.
 func replaced(path []string, name string, over *node) bool {
-	if len(path) < 2 || path[0] != "services" {
+	if len(path) < 2 || path[0] != "services" && path[0] != "cron" {
 		return false
 	}
 	all := sides(strings.Join(path[2:], "."))
+	if path[0] == "cron" {
+		all = [][]string{{"at", "zone"}, {"every"}}
+	}
 	has := func(side []string) bool { return slices.Contains(side, name) }
 	return slices.ContainsFunc(all, has) && slices.ContainsFunc(all, func(side []string) bool {
 		return !has(side) && slices.ContainsFunc(side, func(other string) bool {

@@ -70,7 +70,7 @@ func (n *Node) plan(ctx context.Context, path, env string) ([]plan.Step, error) 
 		return nil, err
 	}
 	steps, err := n.supervisor.Plan(ctx, p.specs)
-	return slices.Concat(streamSteps(before, p.layout), clientSteps(n.foreign, p.clients), steps), err
+	return slices.Concat(streamSteps(before, p.layout), cronSteps(n.current(), p.manifest), clientSteps(n.foreign, p.clients), steps), err
 }
 
 // apply brings the host to the manifest at path. An invalid manifest changes nothing.
@@ -97,6 +97,7 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 	}
 	n.mu.Lock()
 	before, known := n.layout, n.manifest != nil
+	crons := cronSteps(n.manifest, p.manifest)
 	n.mu.Unlock()
 	clients := clientSteps(n.foreign, p.clients)
 	steps, err := n.carryOut(ctx, p, fresh)
@@ -105,7 +106,7 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 		err = joined(err, joined(n.remember(from, p), n.scaling.settle(m)))
 	}
 	if known {
-		steps = slices.Concat(streamSteps(before, p.layout), clients, steps)
+		steps = slices.Concat(streamSteps(before, p.layout), crons, clients, steps)
 	}
 	return steps, err
 }
@@ -133,6 +134,9 @@ func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.St
 	n.mu.Lock()
 	n.manifest, n.layout, n.unprovisioned = p.manifest, p.layout, !connected
 	n.mu.Unlock()
+	if err := n.setCrons(ctx, p.manifest); err != nil {
+		n.cfg.Logger.WarnContext(ctx, "crons are not as the manifest says", "error", err)
+	}
 	bring := n.supervisor.Adjust
 	if fresh {
 		bring = n.supervisor.Apply

@@ -30,10 +30,18 @@ func (n *Node) keepsPower(stream string) bool {
 
 // committed waits until what was stored in a stream is on disk, if that must be so. It takes what publishing returned.
 func (n *Node) committed(ctx context.Context, stream string, ack *jetstream.PubAck, err error) error {
-	if err != nil || !n.keepsPower(stream) {
+	if err != nil {
 		return err
 	}
-	return n.commit(ctx, stream, ack.Sequence)
+	return n.storedUpTo(ctx, stream, ack.Sequence)
+}
+
+// storedUpTo waits until what a stream holds up to seq is on disk, if that must be so.
+func (n *Node) storedUpTo(ctx context.Context, stream string, seq uint64) error {
+	if !n.keepsPower(stream) {
+		return nil
+	}
+	return n.commit(ctx, stream, seq)
 }
 
 // commit waits until everything that a stream holds up to seq is on disk.

@@ -62,6 +62,10 @@ func TestMain(m *testing.M) {
 			hozo.Main(hozo.Handle(gatedTask, func(ctx context.Context, _ task.Task[string]) error { return atGate(ctx) }))
 			return
 		}
+		if os.Args[1] == "notetask" {
+			hozo.Main(hozo.Handle(noteTask, note))
+			return
+		}
 		if os.Args[1] == "gatedweb" {
 			hozo.Main(hozo.HTTP(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = atGate(r.Context()) })))
 			return

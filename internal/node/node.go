@@ -14,6 +14,7 @@ import (
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/broker"
+	"github.com/hozo-dev/hozo/internal/cron"
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/internal/manifest"
@@ -56,6 +57,7 @@ type Node struct {
 	foreign  []wire.Grant // of the clients of what was applied last
 	scaling  *scaling
 	pauses   *pauses
+	crons    *cron.Runner
 
 	mu       sync.Mutex // guards what follows
 	manifest *manifest.Manifest
@@ -114,6 +116,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add("scaler", &once{do: func(context.Context) error { return nil }, then: n.scale})
 	g.Add("credentials", &once{do: func(context.Context) error { return nil }, then: n.replaceCredentials})
 	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
+	g.Add("crons", &once{do: func(context.Context) error { return nil }, then: n.tendCrons})
 	return g.Run(ctx)
 }
 
@@ -139,6 +142,7 @@ func (n *Node) connect() error {
 	if err != nil {
 		return fmt.Errorf("prepare broker connection: %w", err)
 	}
+	n.crons = cron.NewRunner(n.nats, n.js, cron.Config{Logger: n.cfg.Logger, Stored: n.storedUpTo})
 	return nil
 }
 

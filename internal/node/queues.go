@@ -97,12 +97,12 @@ func (n *Node) queues(ctx context.Context, m *manifest.Manifest) []status.Queue 
 			continue
 		}
 		one := status.Queue{Name: q.Name, Kinds: q.Kinds, Max: int64(q.Max), Paused: n.pauses.paused(q), Dead: dead[js]}
-		all = append(all, n.countQueue(ctx, stream, one))
+		all = append(all, n.countQueue(ctx, stream, one, n.crons.Stored(q.Name)))
 	}
 	return all
 }
 
-func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status.Queue) status.Queue {
+func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status.Queue, crons uint64) status.Queue {
 	for _, kind := range q.Kinds {
 		for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
 			consumer, err := stream.Consumer(ctx, wire.TaskDurable(kind, priority))
@@ -118,7 +118,10 @@ func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status
 			q.OldestSeconds = max(q.OldestSeconds, age.Seconds())
 		}
 	}
-	if depth := stream.CachedInfo().State.Msgs; depth > q.Waiting+uint64(max(q.Running, 0)) {
+	// What has come of crons is in the stream, too.
+	depth := stream.CachedInfo().State.Msgs
+	depth -= min(depth, crons)
+	if depth > q.Waiting+uint64(max(q.Running, 0)) {
 		q.Scheduled = depth - q.Waiting - uint64(max(q.Running, 0))
 	}
 	return q

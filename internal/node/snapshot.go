@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ type flow struct {
 
 // flows returns the streams and queues of m and what is wrong with them, at most flowAge old. The slices are shared: read only.
 func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream, []status.Queue, []status.Problem) {
-	if !n.nats.IsConnected() {
+	if !n.connectedSoon(ctx) {
 		return nil, nil, nil
 	}
 	n.flow.mu.Lock()
@@ -62,6 +63,23 @@ func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream
 		n.flow.asked = time.Time{} // the broker was on its way up or down: whoever looks next must see when it is there
 	}
 	return n.flow.streams, n.flow.queues, n.flow.problems
+}
+
+// connectedSoon reports whether there is a connection to the broker. To one that has become ready a moment ago it waits for
+// it: the node tries ten times a second.
+func (n *Node) connectedSoon(ctx context.Context) bool {
+	ready := func(i status.Instance) bool { return i.Name == brokerName && i.State == status.Ready }
+	for try := 0; !n.nats.IsConnected(); try++ {
+		if try == 50 || !slices.ContainsFunc(n.supervisor.Instances(), ready) {
+			return false
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // snapshot returns the state of the project.

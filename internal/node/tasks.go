@@ -297,11 +297,14 @@ func (n *Node) purge(ctx context.Context, name string, dryRun bool) (Purged, err
 	}
 	before := stream.CachedInfo().State.Msgs
 	if dryRun {
-		done.Count = before
+		done.Count = before - min(before, n.crons.Stored(q.Name))
 		return done, nil
 	}
-	if err := stream.Purge(ctx); err != nil {
-		return done, fmt.Errorf("purge queue %s: %w", q.Name, err)
+	// Not what has come of crons.
+	for _, subjects := range []string{"q", "s"} {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(wire.QueueStream(wire.StreamName(q.Name))+"."+subjects+".>")); err != nil {
+			return done, fmt.Errorf("purge queue %s: %w", q.Name, err)
+		}
 	}
 	info, err := stream.Info(ctx)
 	if err == nil && info.State.Msgs < before {

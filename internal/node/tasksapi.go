@@ -40,6 +40,10 @@ func (c *control) taskRoutes(mux *http.ServeMux) {
 			answer(w, done, err)
 		}
 	})
+	mux.HandleFunc("GET /v1/tasks/cron", func(w http.ResponseWriter, r *http.Request) {
+		list, err := c.node.cronList(r.Context())
+		answer(w, list, err)
+	})
 	for path, paused := range map[string]bool{"pause": true, "resume": false} {
 		mux.HandleFunc("POST /v1/tasks/"+path, func(w http.ResponseWriter, r *http.Request) {
 			var in queueRequest
@@ -54,6 +58,13 @@ func (c *control) taskRoutes(mux *http.ServeMux) {
 func (c *Client) Tasks(ctx context.Context, f TaskFilter) (TaskList, error) {
 	var list TaskList
 	err := c.do(ctx, http.MethodPost, "/v1/tasks", f, &list)
+	return list, err
+}
+
+// Crons says how the crons do.
+func (c *Client) Crons(ctx context.Context) ([]CronStatus, error) {
+	var list []CronStatus
+	err := c.do(ctx, http.MethodGet, "/v1/tasks/cron", nil, &list)
 	return list, err
 }
 
