@@ -2,6 +2,7 @@ package hozo
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
@@ -119,6 +120,21 @@ func handle[T any](kind string, config []task.WorkerConfig, newWorker func(*bus.
 		cfg.Use = slices.Concat(s.use, cfg.Use)
 		worker := newWorker(s.conn, cfg)
 		return member{name: name, layer: layerWork, runner: worker, workers: worker.Concurrency()}, nil
+	}}
+}
+
+// Relay enqueues the tasks that [task.Kind.EnqueueTx] has written into a PostgreSQL database with a transaction of the
+// caller's. At most one config may be given. The service needs their kinds under enqueues.
+func Relay(db *sql.DB, config ...task.RelayConfig) Part {
+	return Part{needsBus: true, build: func(s *Service, _ time.Duration) (member, error) {
+		cfg, err := one("relay", config)
+		if err != nil {
+			return member{}, err
+		}
+		if cfg.Logger == nil {
+			cfg.Logger = s.log
+		}
+		return member{name: "relay", layer: layerWork, runner: task.NewRelay(s.conn, db, cfg)}, nil
 	}}
 }
 

@@ -9,6 +9,12 @@
 //
 //	worker := task.NewWorker(conn, Thumbnail, func(ctx context.Context, t task.Task[Image]) error { … }, task.WorkerConfig{})
 //
+// [Kind.EnqueueTx] enqueues with a transaction of a PostgreSQL database: the task is there if and only if the transaction's
+// rows are. It needs a table, [CreateOutbox], and a [Relay].
+//
+//	id, err := Thumbnail.EnqueueTx(ctx, tx, Image{Path: "a.png"})            // tx is an *sql.Tx
+//	id, err := Thumbnail.EnqueueTx(ctx, task.Pgx(tx), Image{Path: "a.png"})  // tx is a pgx.Tx
+//
 // A kind whose tasks have a result is made by [NewResultKind], and its handle waits for the result. [NewBatchWorker] hands
 // many tasks to one call.
 //

@@ -122,11 +122,7 @@ func (k Kind[T]) message(c *bus.Conn, q wire.TaskQueue, e *enqueue, args T) (*na
 		set(wire.HeaderKey, e.key)
 	}
 	if e.ttl > 0 {
-		from := time.Now()
-		if e.at.After(from) {
-			from = e.at
-		}
-		set(wire.HeaderExpires, from.Add(e.ttl).UTC().Format(time.RFC3339Nano))
+		set(wire.HeaderExpires, e.expires().UTC().Format(time.RFC3339Nano))
 	}
 	if time.Until(e.at) > scheduleGrain {
 		set(headerSchedule, "@at "+e.at.UTC().Format(time.RFC3339Nano))

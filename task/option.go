@@ -40,6 +40,15 @@ type enqueue struct {
 	err      error
 }
 
+// expires is when the time to live ends: it begins when the task can be run.
+func (e *enqueue) expires() time.Time {
+	from := time.Now()
+	if e.at.After(from) {
+		from = e.at
+	}
+	return from.Add(e.ttl)
+}
+
 // ID gives the task an id of the caller's. A second task of the same kind with this id is not stored as long as the
 // first is in the queue, or the broker remembers it, which is ten minutes, or its record is kept. It must be 1 to 256
 // printable ASCII characters without spaces.

@@ -17,4 +17,5 @@ const (
 	stepBegun    = "next task stored"
 	stepFollowed = "followers told"
 	stepSaved    = "step saved"
+	stepRelayed  = "rows of the outbox in the queue"
 )

@@ -8,7 +8,7 @@ import (
 // Streams and subjects of the task queue. A queue's stream holds what is to be done, and nothing of it is kept once it is
 // done; hozo.record holds what is known of a task. Decision 0018 has the whole contract.
 const (
-	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>,c.<cron>}
+	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>,c.<cron>,o.<service>}
 	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>,w.<kind>.<id>,s.<kind>.<id:step>,f.<flow>}
 	TaskNote      = "hozo.tasknote"   // core subject of notes to whoever runs a task: hozo.tasknote.<kind>
 	TaskChange    = "hozo.taskchange" // core subject of changes of records: hozo.taskchange.<kind>.<id>
@@ -58,6 +58,11 @@ func ScheduleSubject(queue, kind, id string) string {
 // CronSubject holds what has come of a cron whose tasks are in the queue.
 func CronSubject(queue, cron string) string {
 	return TaskStream + "." + StreamName(queue) + ".c." + cron
+}
+
+// OutboxSubject holds which rows of a service's outbox are in the queue.
+func OutboxSubject(queue, service string) string {
+	return TaskStream + "." + StreamName(queue) + ".o." + service
 }
 
 // RecordSubject holds what is known of the task id.

@@ -59,6 +59,7 @@ func TestTaskSubjects(t *testing.T) {
 	for got, want := range map[string]string{
 		wire.TaskSubject("mail", "mail.send", 2, "A1"):     "hozo.tasks.mail.q.mail_send.2.A1",
 		wire.ScheduleSubject("mail.out", "mail.send", "A"): "hozo.tasks.mail_out.s.mail_send.A",
+		wire.OutboxSubject("mail.out", "shop"):             "hozo.tasks.mail_out.o.shop",
 		wire.RecordSubject("mail.send", "A"):               "hozo.record.r.mail_send.A",
 		wire.UniqueSubject("mail.send", "h"):               "hozo.record.u.mail_send.h",
 		wire.QueueSubjects("mail.out"):                     "hozo.tasks.mail_out.>",

@@ -83,6 +83,7 @@ var sole = map[string]struct {
 	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/cron", "internal/builtin", "internal/testkit"}, "services speak the bus's words, not the engine's"},
 	"github.com/goccy/go-yaml":                 {[]string{"internal/manifest"}, "only the manifest is YAML"},
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
+	"github.com/jackc/pgx/v5":                  {[]string{"examples", "bench"}, "a driver links only where it is used"},
 	"github.com/spf13/cobra":                   {[]string{"internal/cli"}, "flags are read in one room"},
 	"charm.land/bubbletea/v2":                  {[]string{"internal/cli"}, "one command draws on a screen"},
 	"github.com/charmbracelet/x/ansi":          {[]string{"internal/cli"}, "only a command line cuts text to the width of a terminal"},
@@ -103,6 +104,7 @@ var sole = map[string]struct {
 var never = map[string]string{
 	"github.com/nats-io/nats-server/v2": "a service is a client; it must not carry the broker",
 	"modernc.org/sqlite":                "a service without a database must not carry one",
+	"github.com/jackc/pgx/v5":           "likewise: EnqueueTx takes the caller's driver",
 	"testing":                           "test code must not reach a service's binary",
 	"google.golang.org/protobuf":        "a service that speaks no protocol buffers must not carry them",
 	"github.com/spf13/cobra":            "a service has no command line of ours",

@@ -28,6 +28,8 @@ func (r *rights) enqueues(g wire.Grant) {
 		r.add(Publish, "enqueues", kind, "look whether there is room", "$JS.API.STREAM.INFO."+wire.StreamName(wire.QueueStream(queue)))
 		r.add(Publish, "enqueues", kind, "tell whoever runs it that it is cancelled", wire.NoteSubject(kind))
 		r.add(Subscribe, "enqueues", kind, "hear how tasks end", wire.ChangeSubject(kind, "*"))
+		outbox := wire.OutboxSubject(queue, g.Service)
+		r.add(Publish, "enqueues", kind, "relay an outbox", outbox, directGet(wire.QueueStream(queue), outbox))
 		r.tasks("enqueues", kind, queue)
 		r.commit("enqueues", kind, wire.StreamName(wire.QueueStream(queue)), powerful(g))
 	}

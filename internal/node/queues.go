@@ -123,8 +123,18 @@ func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status
 	depth -= min(depth, crons)
 	if depth > q.Waiting+uint64(max(q.Running, 0)) {
 		q.Scheduled = depth - q.Waiting - uint64(max(q.Running, 0))
+		q.Scheduled -= min(q.Scheduled, marks(ctx, stream, q.Name))
 	}
 	return q
+}
+
+// marks counts what lies in a queue and is no task: the marks of outboxes.
+func marks(ctx context.Context, stream jetstream.Stream, queue string) uint64 {
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(wire.OutboxSubject(queue, "*")))
+	if err != nil {
+		return 0
+	}
+	return uint64(len(info.State.Subjects))
 }
 
 // deadByQueue counts the dead tasks by the JetStream names of their queues.

@@ -283,7 +283,7 @@ func (n *Node) cancelTasks(ctx context.Context, f TaskFilter, dryRun bool) (Canc
 	return done, nil
 }
 
-// purge removes everything from a queue, without a word about each task: what runs is finished, but not run again when its
+// purge removes every task from a queue, without a word about each task: what runs is finished, but not run again when its
 // worker dies; records stay as they are, and what was unique can be enqueued again half a minute later.
 func (n *Node) purge(ctx context.Context, name string, dryRun bool) (Purged, error) {
 	done := Purged{DryRun: dryRun}
@@ -297,10 +297,10 @@ func (n *Node) purge(ctx context.Context, name string, dryRun bool) (Purged, err
 	}
 	before := stream.CachedInfo().State.Msgs
 	if dryRun {
-		done.Count = before - min(before, n.crons.Stored(q.Name))
+		done.Count = before - min(before, n.crons.Stored(q.Name)+marks(ctx, stream, q.Name))
 		return done, nil
 	}
-	// Not what has come of crons.
+	// Neither what has come of crons nor marks of outboxes.
 	for _, subjects := range []string{"q", "s"} {
 		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(wire.QueueStream(wire.StreamName(q.Name))+"."+subjects+".>")); err != nil {
 			return done, fmt.Errorf("purge queue %s: %w", q.Name, err)

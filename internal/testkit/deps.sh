@@ -12,6 +12,7 @@ command -v mosquitto_pub >/dev/null || packages="$packages mosquitto-clients"
 command -v ip >/dev/null || packages="$packages iproute2"
 command -v sudo >/dev/null || packages="$packages sudo"
 command -v node >/dev/null || packages="$packages nodejs"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" != 0 ]; then
