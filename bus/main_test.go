@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testkit.Main(m, testkit.Child("mover", runMover), testkit.Child("joiner", runJoiner))
+	testkit.Main(m, testkit.Child("mover", runMover), testkit.Child("joiner", runJoiner), testkit.Child("giver", runGiver))
 }
 
 // item is the event of these tests: N tells it apart.

@@ -136,7 +136,7 @@ func (r *ordered) position(l *lease) (uint64, error) {
 		if !l.rec.Created.IsZero() {
 			r.stage.log.Warn("the stream was made anew: it is read from its start", "code", CodeStreamReset, "partition", l.p)
 		}
-		done, l.rec.State = 0, nil
+		done, l.rec.State, l.rec.GivenUp, l.inherited = 0, nil, nil, nil
 	}
 	l.tail = info.State.LastSeq
 	consumer, err := stream.Consumer(l.take, src.Durable)
@@ -212,6 +212,11 @@ func (r *ordered) handle(l *lease, w *worker, f *Frame, h *held, sick *sickKeys)
 	began := time.Now()
 	defer w.limit.stop() // its context belongs to this lease
 	w.sick = sick
+	if f.Stream == r.stage.source.Stream { // else it has come back, and is not read again by a later owner
+		try := w.try
+		w.try, w.giveUp = l.heed(f, try), l.giveUp
+		defer func() { w.try, w.giveUp = try, nil }()
+	}
 	w.out.beginFrame(h.feed.js, f)
 	done := w.events(l.work, f, h)
 	w.limit.over()

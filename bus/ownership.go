@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,7 +271,8 @@ func (o *ownership) replace(ctx context.Context, rec *ownerRecord) error {
 		case fault.Code(err) == CodeWrongSequence && attempt > 0:
 			// Perhaps it was stored by the first try, whose answer was lost.
 			have, ok, readErr := o.record(ctx, rec.Partition)
-			if readErr == nil && ok && have.Epoch == rec.Epoch && have.Member == rec.Member && have.Done == rec.Done && bytes.Equal(have.State, rec.State) {
+			if readErr == nil && ok && have.Epoch == rec.Epoch && have.Member == rec.Member && have.Done == rec.Done && bytes.Equal(have.State, rec.State) &&
+				reflect.DeepEqual(have.GivenUp, rec.GivenUp) {
 				rec.seq = have.seq
 				return nil
 			}

@@ -26,6 +26,8 @@ type Parked struct {
 	Err      error // why; its fault code becomes the record's
 	Attempts int
 	Header   nats.Header // of the message that it came in; CloudEvents attributes, content type and trace are kept
+
+	id string // of the dead letter, for the duplicate window; empty where nobody else can park the same event
 }
 
 // Park stores p in the stream hozo.dlq under a subject of its own, once for ever: parking the same event again does
@@ -50,13 +52,18 @@ func (c *Conn) Park(ctx context.Context, p Parked) error {
 	c.cloudEvent(p.Event.String(), p.Subject, "", time.Now()).Put(header)
 	maps.Copy(header, keep(p.Header))
 	subject := wire.DeadSubject(c.cfg.Grant.Service, p.Event)
-	_, err := c.PublishFrame(ctx, subject, header, c.fitting(p.Data))
+	if p.id != "" {
+		header[jetstream.MsgIDHeader] = []string{p.id}
+	}
+	ack, err := c.PublishFrame(ctx, subject, header, c.fitting(p.Data))
 	switch fault.Code(err) {
 	case "": // stored
 		if err != nil {
 			return err
 		}
-		c.counters.Parked.Add(1)
+		if !ack.Duplicate {
+			c.counters.Parked.Add(1)
+		}
 	case CodeWrongSequence: // parked already, by an earlier delivery or a try whose answer was lost
 	default:
 		return fmt.Errorf("park %s: %w", p.Event, err)

@@ -38,6 +38,8 @@ type lease struct {
 	done  atomic.Uint64 // everything up to here is settled; recorded by commit
 	tail  uint64        // the stream's last sequence when the lease began
 
+	inherited *wire.GivenUp // what an earlier owner has given up
+
 	at     sync.Mutex
 	stored map[string]uint64 // of the record that is made next; guarded by at
 
@@ -53,6 +55,7 @@ func newLease(o *ownership, work context.Context, rec ownerRecord) *lease {
 		doubts: make(map[string]*doubt), storing: make(map[string]uint64), stored: make(map[string]uint64),
 	}
 	maps.Copy(l.stored, rec.Stored)
+	l.inherited = rec.GivenUp
 	l.done.Store(rec.Done)
 	l.snapshot = func() (uint64, json.RawMessage) { return l.done.Load(), l.rec.State }
 	l.work, l.abandon = context.WithCancelCause(work)
@@ -114,6 +117,9 @@ func (l *lease) replaceLocked(ctx context.Context, member string) error {
 	next.Member = member
 	next.Stored = l.storedUntil() // before what is done: it may name an earlier place than it could, and not a later one
 	next.Done, next.State = l.snapshot()
+	if next.GivenUp != nil && next.GivenUp.Seq <= next.Done {
+		next.GivenUp = nil
+	}
 	err := l.o.replace(ctx, &next)
 	switch {
 	case err == nil:

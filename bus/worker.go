@@ -27,6 +27,8 @@ type worker struct {
 	trace  wire.Trace // of the event in hand
 	limit  deadline   // of one try
 	sick   *sickKeys  // of the partition in hand, or nil
+
+	giveUp func(context.Context, *Parked) error // records what is parked before it is; nil where there is no order
 }
 
 func newWorker(s *Stage) *worker {
@@ -304,6 +306,9 @@ func (w *worker) panicked(p any) error {
 
 // park parks an event, trying until it is stored or work ends.
 func (w *worker) park(work context.Context, p Parked) bool {
+	if w.giveUp != nil && !w.persist(work, func() error { return w.giveUp(work, &p) }) {
+		return false
+	}
 	return w.persist(work, func() error { return w.stage.conn.Park(work, p) })
 }
 

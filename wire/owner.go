@@ -25,6 +25,19 @@ type Owner struct {
 
 	// Stored is, for each stream that output goes to, a sequence behind which all output of what comes after Done lies.
 	Stored map[string]uint64 `json:"stored,omitempty"`
+
+	// GivenUp are events behind Done that are parked and not handled, whoever owns the partition.
+	GivenUp *GivenUp `json:"given_up,omitempty"`
+}
+
+// GivenUp are events of one frame that could not be handled. Each is recorded before its dead letter is stored: a later
+// owner must not handle what this one may still park.
+type GivenUp struct {
+	Seq      uint64 `json:"seq"`
+	Events   []int  `json:"events"` // indexes in the frame, in the order in which they were given up; all but the last are parked
+	Code     string `json:"code"`   // why the last one was
+	Error    string `json:"error"`
+	Attempts int    `json:"attempts"`
 }
 
 // Member is the sign of life of one process that reads partitions.
