@@ -62,6 +62,12 @@ var doors = map[string][]string{
 	"internal/supervisord/translate": {"internal/supervisord/conf"},
 	"internal/supervisord/parity":    {}, // tests alone
 
+	// The agent is the far end of a deploy: it knows resources and the protocol, never ssh or the manifest.
+	"internal/resource":        {"fault"},
+	"internal/deploy":          {"internal/deploy/protocol", "internal/resource", "fault"},
+	"internal/deploy/protocol": {"internal/resource", "fault"},
+	"internal/deploy/agent":    {"internal/deploy/protocol", "internal/resource", "fault"},
+
 	"internal/feed": {"wire", "fault"},
 	"internal/cli": {
 		"internal/node", "internal/keeper", "internal/logfile", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
@@ -93,7 +99,8 @@ var sole = map[string]struct {
 	"google.golang.org/protobuf":               {[]string{"bus/protobuf"}, "services without protocol buffers link none"},
 	"google.golang.org/grpc":                   {[]string{}, "one health call is not worth it; a test tool"},
 	"github.com/hanwen/go-fuse/v2":             {[]string{"internal/testkit"}, "a disk whose power can be cut is a test tool"},
-	"github.com/rogpeppe/go-internal":          {[]string{}, "a test tool"},
+	"github.com/rogpeppe/go-internal":          {[]string{"internal/resource"}, "plans show differences; else a test tool"},
+	"github.com/skeema/knownhosts":             {[]string{"internal/deploy"}, "one room speaks ssh"},
 	"golang.org/x/crypto/ssh":                  {[]string{"internal/deploy", "internal/lab"}, "one room speaks ssh; the lab makes keys for it"},
 	"go.uber.org/goleak":                       {[]string{"internal/testkit"}, "a test tool"},
 	"pgregory.net/rapid":                       {[]string{}, "a test tool"},

@@ -1,3 +1,5 @@
+//go:build linux
+
 package lab
 
 import (
@@ -5,10 +7,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +49,7 @@ hostname %[2]s
 ip link set lo up
 echo ready
 read wait
+ip link set eth0 address %[4]s
 ip addr add %[3]s/24 dev eth0
 ip link set eth0 up
 exec </dev/null >/dev/null 2>>$H/sshd.log
@@ -78,7 +81,7 @@ func (h *Host) Boot(ctx context.Context) error {
 		}
 	}
 	cmd := exec.Command("nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", h.lab.ground.Process.Pid), "--",
-		"unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL", "sh", "-c", fmt.Sprintf(initScript, base, h.Name, h.Addr))
+		"unshare", "--mount", "--net", "--pid", "--uts", "--fork", "--kill-child=KILL", "sh", "-c", fmt.Sprintf(initScript, base, h.Name, h.Addr, h.mac()))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -117,6 +120,12 @@ func (h *Host) Boot(ctx context.Context) error {
 		return err
 	}
 	return h.awaitSSH(ctx)
+}
+
+// mac stays the same through boots, or the others would talk to the cable of before for half a minute.
+func (h *Host) mac() string {
+	ip := net.ParseIP(h.Addr).To4()
+	return fmt.Sprintf("02:77:%02x:%02x:%02x:%02x", ip[0], ip[1], ip[2], ip[3])
 }
 
 func (h *Host) cable() string { return "cable-" + h.Name }
@@ -190,7 +199,7 @@ func (h *Host) newHostKey() (err error) {
 // Command makes a command that runs on the host, as root, without ssh.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	pid := fmt.Sprint(h.pid)
-	all := []string{"--target", pid, "--mount", "--net", "--pid", "--uts", "--ipc", "--root", "--wdns=/", "--", name}
+	all := []string{"--target", pid, "--mount", "--net", "--pid", "--uts", "--root", "--wdns=/", "--", name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(all, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"}
 	return cmd
@@ -239,27 +248,53 @@ func (h *Host) Received(ctx context.Context) (int64, error) {
 	return links[0].Stats.TX.Bytes, nil
 }
 
-// Changed lists the paths that differ from the machine's own file system: everything that the host has written outside
-// of /run and /tmp, sorted, without the folders that only lead there. What was removed is listed as well.
-func (h *Host) Changed() ([]string, error) {
-	up := h.lab.inside(h.Name, "up")
+// Layer is what a host has written outside of /run and /tmp: each path that differs from the machine's own file system,
+// with a word that changes whenever the path does. What was removed is in it as well.
+type Layer map[string]string
+
+// Since lists the paths that are not as they were before, sorted.
+func (l Layer) Since(before Layer) []string {
 	var all []string
+	for path, word := range l {
+		if before[path] != word {
+			all = append(all, path)
+		}
+	}
+	for path := range before {
+		if _, ok := l[path]; !ok {
+			all = append(all, path)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Layer looks at the host's own layer of its file system. Folders that are there only to lead to something are left out.
+func (h *Host) Layer() (Layer, error) {
+	up := h.lab.inside(h.Name, "up")
+	layer := Layer{}
 	err := filepath.WalkDir(up, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel := strings.TrimPrefix(path, up)
-		if d.IsDir() {
-			// A folder that is below as well was only copied up to lead to what is in it.
-			if _, err := os.Lstat(filepath.Join("/", rel)); err == nil || rel == "" {
-				return nil
-			} else if !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+		info, err := d.Info()
+		if err != nil {
+			return err
 		}
-		all = append(all, rel)
+		rel := strings.TrimPrefix(path, up)
+		stat := info.Sys().(*syscall.Stat_t)
+		word := fmt.Sprint(info.Mode(), stat.Uid, stat.Gid)
+		if d.IsDir() {
+			// One that is below as well was copied up to lead to what is in it, if it is as it is there.
+			below, err := os.Lstat(filepath.Join("/", rel))
+			if rel == "" || err == nil && fmt.Sprint(below.Mode(), below.Sys().(*syscall.Stat_t).Uid, below.Sys().(*syscall.Stat_t).Gid) == word {
+				return nil
+			}
+		} else {
+			word += fmt.Sprint(info.Size(), stat.Ino, stat.Mtim)
+		}
+		layer[rel] = word
 		return nil
 	})
-	slices.Sort(all)
-	return all, err
+	return layer, err
 }

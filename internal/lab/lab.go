@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package lab makes hosts for tests and benchmarks of deploying: each is a network namespace with a cable of its own, a
 // root that is the machine's own file system under a layer of its own, and a real sshd. There is no default route, so no
 // host reaches anything but the others: what needs the internet fails here.
