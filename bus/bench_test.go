@@ -184,3 +184,21 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+// What does counting on an edge of the graph cost? A stage does it once a frame, a call and a live event once each.
+func BenchmarkAddEdge(b *testing.B) {
+	b.Run("alone", func(b *testing.B) {
+		var c bus.Counters
+		for b.Loop() {
+			c.AddEdge("consumes", "events.raw", 1)
+		}
+	})
+	b.Run("contended", func(b *testing.B) {
+		var c bus.Counters
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				c.AddEdge("consumes", "events.raw", 1)
+			}
+		})
+	})
+}

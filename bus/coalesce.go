@@ -61,11 +61,7 @@ func (p *Publisher) addLocked(ctx context.Context, events [][]byte, weight int64
 
 // beginLocked opens a group and starts the goroutine that stores it.
 func (p *Publisher) beginLocked(ctx context.Context) {
-	b, ok := p.spare.Get().(*Builder)
-	if !ok {
-		b = NewBuilder(p.codec)
-	}
-	g := &group{builder: b, full: make(chan struct{}), done: make(chan struct{})}
+	g := &group{builder: p.spare.Get().(*Builder), full: make(chan struct{}), done: make(chan struct{})}
 	p.open = g
 	p.groups[g] = struct{}{}
 	if p.serial {

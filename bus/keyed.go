@@ -18,6 +18,7 @@ func (p *Publisher) newParts() {
 		part := &Publisher{
 			conn: p.conn, subject: wire.PartitionSubject(p.route.Stream, p.subject, i), counted: p.subject,
 			route: p.route, codec: p.codec, cfg: p.cfg, limit: p.limit, window: p.window, ready: p.ready, serial: true, groups: make(map[*group]struct{}),
+			spare: p.spare,
 		}
 		p.parts[i] = part
 	}

@@ -78,7 +78,7 @@ type Publisher struct {
 	before   chan struct{}       // when serial: done of the frame begun last
 	closed   bool
 	sending  sync.WaitGroup // one a group; added to only while not closed
-	spare    sync.Pool      // *Builder
+	spare    *sync.Pool     // *Builder; partitions share one, in which buffers are in use often enough to last
 }
 
 // NewPublisher makes a Publisher for subject, which must be declared under publishes: else the fault is bus/no-route.
@@ -93,7 +93,7 @@ func (c *Conn) NewPublisher(subject string, cfg PublisherConfig) (*Publisher, er
 	p := &Publisher{
 		conn: c, subject: subject, route: route, codec: codecOf(route), cfg: cfg, limit: limit,
 		window: semaphore.NewWeighted(int64(cfg.WindowBytes)), ready: make(chan struct{}),
-		groups: make(map[*group]struct{}),
+		groups: make(map[*group]struct{}), spare: &sync.Pool{New: func() any { return NewBuilder(codecOf(route)) }},
 	}
 	close(p.ready)
 	if route.Partitions > 0 {
