@@ -10,19 +10,26 @@ import (
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/sink"
 	"github.com/hozo-dev/hozo/sink/file"
+	"github.com/hozo-dev/hozo/sink/postgres"
 	"github.com/hozo-dev/hozo/sink/sqlite"
 )
 
 // openTarget opens what the manifest names and says how a Sink drives it.
 func openTarget(ctx context.Context, cfg manifest.Target) (sink.Target, sink.Config, error) {
 	switch {
-	case cfg.SQLite != "" && cfg.File == "":
+	case cfg.SQLite != "" && cfg.File+cfg.Postgres == "":
 		t, err := sqlite.Open(ctx, cfg.SQLite, sqlite.Config{Table: cfg.Table, Columns: cfg.Columns})
 		if err != nil {
 			return nil, sink.Config{}, err
 		}
 		return t, sink.Config{}, nil
-	case cfg.File != "" && cfg.SQLite == "":
+	case cfg.Postgres != "" && cfg.File+cfg.SQLite == "":
+		t, err := postgres.Open(cfg.Postgres, postgres.Config{Table: cfg.Table, Columns: cfg.Columns})
+		if err != nil {
+			return nil, sink.Config{}, err
+		}
+		return t, sink.Config{}, nil
+	case cfg.File != "" && cfg.SQLite+cfg.Postgres == "":
 		t, err := file.Open(cfg.File, file.Config{RotateBytes: int64(cfg.Rotate.Bytes)})
 		if err != nil {
 			return nil, sink.Config{}, err
@@ -30,8 +37,8 @@ func openTarget(ctx context.Context, cfg manifest.Target) (sink.Target, sink.Con
 		return t, sink.Config{FlushAge: cfg.Rotate.Age}, nil
 	default:
 		return nil, sink.Config{}, &fault.Error{
-			Code: "sink/no-target", Kind: fault.Misuse, Where: "to", What: "a sink writes to exactly one of sqlite and file",
-			Fix: "add to: { sqlite: data/events.db } or to: { file: data/events }",
+			Code: "sink/no-target", Kind: fault.Misuse, Where: "to", What: "a sink writes to exactly one of sqlite, postgres and file",
+			Fix: "add to: { sqlite: data/events.db }, to: { postgres: URL } or to: { file: data/events }",
 		}
 	}
 }

@@ -3,6 +3,7 @@ package builtin
 import (
 	"context"
 	"database/sql"
+	"net/url"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/sink"
 	"github.com/hozo-dev/hozo/wire"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of database/sql
 	"github.com/nats-io/nats.go"
 )
 
@@ -82,9 +84,49 @@ func TestSinkStoresItsStreamAndItsRetriedEvents(t *testing.T) {
 	}
 }
 
+func TestSinkWritesToPostgreSQLWithAPasswordFromTheEnvironment(t *testing.T) { //nolint:paralleltest // the environment
+	server, err := url.Parse(testkit.Postgres(t).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := server.User.Password()
+	t.Setenv("PGPASSWORD", password)
+	withPassword := server.String()
+	server.User = url.User(server.User.Username())
+	b := testkit.Broker(t)
+	conn := connect(t, b, b.Grant(t, wire.Grant{Service: "archive", Consumes: []wire.Source{{Stream: rawStream, Ordered: true}}}))
+	target, cfg, err := openTarget(t.Context(), manifest.Target{Postgres: server.String(), Table: "t", Columns: map[string]string{"n": "n"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := target.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	sinks, err := newSinks(conn, target, cfg, testkit.Logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sinks {
+		run(t, s)
+	}
+	publishJSON(t, b, rawStream, rawStream, 3)
+	testkit.Eventually(t, func() bool { return conn.Counters().EventsIn.Load() == 3 }, "the events are stored")
+	db, err := sql.Open("pgx", withPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var got string
+	if err := db.QueryRowContext(t.Context(), `SELECT string_agg(n||' '||body::text, ', ' ORDER BY seq, idx) FROM t`).Scan(&got); err != nil || got != `0 {"n":0}, 1 {"n":1}, 2 {"n":2}` {
+		t.Errorf("the table holds %q, %v", got, err)
+	}
+}
+
 func TestTargetMustBeExactlyOne(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []manifest.Target{{}, {SQLite: "a", File: "b"}} {
+	for _, cfg := range []manifest.Target{{}, {SQLite: "a", File: "b"}, {SQLite: "a", Postgres: "postgres://localhost/b"}} {
 		if _, _, err := openTarget(t.Context(), cfg); fault.Code(err) != "sink/no-target" {
 			t.Errorf("%+v: got %v", cfg, err)
 		}

@@ -156,23 +156,28 @@ func (c *checker) sink(s *Service) {
 	for _, name := range pushKeys {
 		c.unused(s, name, "sink's")
 	}
-	sqlite, file := to.get("sqlite") != nil, to.get("file") != nil
+	var targets []string
+	for _, name := range []string{"sqlite", "postgres", "file"} {
+		if to.get(name) != nil {
+			targets = append(targets, name)
+		}
+	}
 	switch {
-	case sqlite == file:
-		c.add(c.key("services", s.Name, "to"), "bad-target", fmt.Sprintf("sink service %q needs one target, sqlite or file", s.Name), "write to: { sqlite: data/events.db } or to: { file: data/lake }")
-	case sqlite:
-		c.unused(s, "rotate", "sqlite")
-		c.sqliteNames(s)
-	case file:
+	case len(targets) != 1:
+		c.add(c.key("services", s.Name, "to"), "bad-target", fmt.Sprintf("sink service %q needs one target, sqlite, postgres or file", s.Name), "write to: { sqlite: data/events.db }, to: { postgres: \"postgres://app@localhost/shop\" } or to: { file: data/lake }")
+	case targets[0] == "file":
 		c.unused(s, "table", "file")
 		c.unused(s, "columns", "file")
+	default:
+		c.unused(s, "rotate", targets[0])
+		c.tableNames(s)
 	}
 }
 
-// sqliteNames refuses the names that the sqlite target needs for itself, so that it need not refuse them at its start.
-// SQLite knows no difference between upper and lower case.
-func (c *checker) sqliteNames(s *Service) {
-	if table := strings.ToLower(s.To.Table); strings.HasPrefix(table, "sqlite_") || table == "hozo_watermark" {
+// tableNames refuses the names that a target needs for itself, so that it need not refuse them at its start. SQLite knows no
+// difference between upper and lower case.
+func (c *checker) tableNames(s *Service) {
+	if table := strings.ToLower(s.To.Table); strings.HasPrefix(table, "sqlite_") && s.To.SQLite != "" || table == "hozo_watermark" {
 		c.add(c.value("services", s.Name, "to", "table"), "reserved-name", fmt.Sprintf("the table %q is the database's or the platform's own", s.To.Table), "choose another name")
 	}
 	seen := []string{"stream", "seq", "idx", "subject", "body"} // written for every event

@@ -81,6 +81,7 @@ func targetKeys() []key[Target] {
 	columns := table(identifier("column name"), jsonPath())
 	return []key[Target]{
 		field("sqlite", "Database file.", filePath(), func(t *Target) *string { return &t.SQLite }),
+		field("postgres", "URL of a PostgreSQL database, postgres://USER@HOST:PORT/DATABASE. The password is in PGPASSWORD, by the service's env_file, or in a passfile.", postgresURL(), func(t *Target) *string { return &t.Postgres }),
 		field("table", "Table in the database. Default events.", nameText(identifier("table name")), func(t *Target) *string { return &t.Table }),
 		field("columns", "Columns of the table: name to dotted path in the event's JSON.", columns, func(t *Target) *map[string]string { return &t.Columns }),
 		field("file", "Folder of rotated .ndjson.zst files.", filePath(), func(t *Target) *string { return &t.File }),

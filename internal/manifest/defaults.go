@@ -96,7 +96,7 @@ func (m *Manifest) fill(root *node) {
 			in := newIngest()
 			s.Ingest = &in
 		}
-		if s.To != nil && s.To.SQLite != "" && s.To.Table == "" {
+		if s.To != nil && s.To.SQLite+s.To.Postgres != "" && s.To.Table == "" {
 			s.To.Table = "events"
 		}
 		if s.Health != nil && !s.Health.asks() && s.Builtin != "" {

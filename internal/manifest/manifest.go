@@ -248,13 +248,14 @@ type Rule struct {
 	Subject string
 }
 
-// Target is where the built-in sink service writes. Exactly one of SQLite and File is set.
+// Target is where the built-in sink service writes. Exactly one of SQLite, Postgres and File is set.
 type Target struct {
-	SQLite  string            // path of the database
-	Table   string            // default "events"
-	Columns map[string]string // column to dotted path in the event's JSON
-	File    string            // folder of rotated .ndjson.zst files
-	Rotate  Rotate
+	SQLite   string            // path of the database
+	Postgres string            `json:",omitempty"` // URL of the database, without a password
+	Table    string            // default "events"
+	Columns  map[string]string // column to dotted path in the event's JSON
+	File     string            // folder of rotated .ndjson.zst files
+	Rotate   Rotate
 
 	// Of the built-in push service.
 	HTTP     string        `json:",omitempty"` // http:// or https:// URL, or unix:SOCKET:PATH; an event, or a task, is a POST

@@ -36,8 +36,8 @@ type writer struct {
 }
 
 func newWriter(ctx context.Context, db *sql.DB, s schema) (*writer, error) {
-	w := &writer{schema: s, rows: max(1, min(rowsAtOnce, maxParameters/s.width()))}
-	w.args = make([]any, 0, w.rows*s.width())
+	w := &writer{schema: s, rows: max(1, min(rowsAtOnce, maxParameters/s.Width()))}
+	w.args = make([]any, 0, w.rows*s.Width())
 	w.at = make([]sink.Row, 0, w.rows)
 	var err error
 	if w.single, err = db.PrepareContext(ctx, s.insert(1)); err != nil {
@@ -77,7 +77,7 @@ func (w *writer) insert(ctx context.Context, tx *sql.Tx, b sink.Batch, after uin
 		err = w.singly(ctx, single, &poison, nil)
 	}
 	if err != nil {
-		return fmt.Errorf("insert into %s: %w", w.schema.table, err)
+		return fmt.Errorf("insert into %s: %w", w.schema.Table, err)
 	}
 	if len(poison) > 0 {
 		return &sink.RowError{Rows: poison}
@@ -91,14 +91,14 @@ func (w *writer) singly(ctx context.Context, single *sql.Stmt, poison *[]sink.Po
 	if cause != nil && !unwritable(cause) {
 		return cause
 	}
-	width := w.schema.width()
+	width := w.schema.Width()
 	for i, row := range w.at {
 		_, err := single.ExecContext(ctx, w.args[i*width:(i+1)*width]...)
 		switch {
 		case err == nil:
 		case unwritable(err):
 			*poison = append(*poison, sink.Poison{ID: row.At, Err: &fault.Error{
-				Code: "sqlite/constraint", Where: w.schema.table, What: "the table refuses the event", Err: err,
+				Code: "sqlite/constraint", Where: w.schema.Table, What: "the table refuses the event", Err: err,
 				Fix: "correct the event or the table, then hozo dlq retry",
 			}})
 		default:
@@ -125,7 +125,7 @@ func unwritable(err error) bool {
 // add gathers one row.
 func (w *writer) add(row sink.Row) error {
 	body := text(row.Data)
-	if len(w.schema.paths) > 0 && !jsonscan.Valid(row.Data) {
+	if len(w.schema.Paths) > 0 && !jsonscan.Valid(row.Data) {
 		return &fault.Error{
 			Code: "sqlite/invalid-json", What: "the event is not valid JSON, so it has no columns",
 			Fix: "correct the producer, or take columns out of the sink",
@@ -133,7 +133,7 @@ func (w *writer) add(row sink.Row) error {
 	}
 	w.at = append(w.at, row)
 	w.args = append(w.args, row.ID.Stream, int64(row.ID.Seq), int64(row.ID.Index), row.Subject, body)
-	for _, path := range w.schema.paths {
+	for _, path := range w.schema.Paths {
 		w.args = append(w.args, value(gjson.Get(body, path)))
 	}
 	return nil

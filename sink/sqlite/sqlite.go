@@ -19,15 +19,13 @@ import (
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/sink"
+	"github.com/hozo-dev/hozo/sink/table"
 	_ "modernc.org/sqlite" // the driver
 )
 
 const (
 	// DefaultTable is the table that events are written to.
 	DefaultTable = "events"
-
-	// watermarkTable holds one row for each source and table.
-	watermarkTable = "hozo_watermark"
 
 	// busyTimeout is how long a statement waits for another process's lock: readers in WAL mode take none, so only a
 	// checkpoint, a migration or another writer's transaction is waited for.
@@ -129,9 +127,9 @@ func (t *Target) Watermark(ctx context.Context, source string) (uint64, error) {
 	defer t.mu.Unlock()
 	var seq, epoch int64
 	err := t.db.QueryRowContext(ctx, `
-		INSERT INTO `+watermarkTable+`(source, target, seq, epoch) VALUES (?1, ?2, 0, 1)
+		INSERT INTO `+table.Watermark+`(source, target, seq, epoch) VALUES (?1, ?2, 0, 1)
 		ON CONFLICT(source, target) DO UPDATE SET epoch = epoch + 1
-		RETURNING seq, epoch`, source, t.schema.table).Scan(&seq, &epoch)
+		RETURNING seq, epoch`, source, t.schema.Table).Scan(&seq, &epoch)
 	if err != nil {
 		return 0, fmt.Errorf("claim %s in %s: %w", source, t.path, err)
 	}
@@ -178,8 +176,8 @@ func (t *Target) write(ctx context.Context, tx *sql.Tx, b sink.Batch, epoch int6
 	if err := t.writer.insert(ctx, tx, b, after); err != nil {
 		return 0, err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE `+watermarkTable+` SET seq = ?1 WHERE source = ?2 AND target = ?3`,
-		int64(last), b.Source, t.schema.table)
+	_, err = tx.ExecContext(ctx, `UPDATE `+table.Watermark+` SET seq = ?1 WHERE source = ?2 AND target = ?3`,
+		int64(last), b.Source, t.schema.Table)
 	if err != nil {
 		return 0, fmt.Errorf("move watermark of %s: %w", b.Source, err)
 	}
@@ -189,8 +187,8 @@ func (t *Target) write(ctx context.Context, tx *sql.Tx, b sink.Batch, epoch int6
 // position reads the watermark inside the transaction, which holds the write lock, and refuses a writer whose time is over.
 func (t *Target) position(ctx context.Context, tx *sql.Tx, source string, mine int64) (uint64, error) {
 	var seq, epoch int64
-	err := tx.QueryRowContext(ctx, `SELECT seq, epoch FROM `+watermarkTable+` WHERE source = ?1 AND target = ?2`,
-		source, t.schema.table).Scan(&seq, &epoch)
+	err := tx.QueryRowContext(ctx, `SELECT seq, epoch FROM `+table.Watermark+` WHERE source = ?1 AND target = ?2`,
+		source, t.schema.Table).Scan(&seq, &epoch)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, &fault.Error{
@@ -210,8 +208,8 @@ func (t *Target) Flush(ctx context.Context, source string) (uint64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var seq int64
-	err := t.db.QueryRowContext(ctx, `SELECT seq FROM `+watermarkTable+` WHERE source = ?1 AND target = ?2`,
-		source, t.schema.table).Scan(&seq)
+	err := t.db.QueryRowContext(ctx, `SELECT seq FROM `+table.Watermark+` WHERE source = ?1 AND target = ?2`,
+		source, t.schema.Table).Scan(&seq)
 	if err != nil {
 		return 0, fmt.Errorf("read watermark of %s: %w", source, err)
 	}
