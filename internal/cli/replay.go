@@ -25,7 +25,7 @@ func newReplay(o *options) *cobra.Command {
 		Short: "Send a part of a stream again, to a service or to another subject",
 		Long: `Send a part of a stream again. To a service that consumes the stream, live or a shadow of it: only that service gets
 the events, beside what is new, under the ids that they have had from the start. To a subject of another stream: copies,
-whose header Hozo-Source names the original.
+whose header Hozo-Source names the original; where that stream has a key, in the order of the keys.
 
 A sink writes what it is sent again: rows come twice unless the table or the folder is a new one, so replay into a shadow
 service with a target of its own. The position is stored as it goes: after Ctrl-C, or when the node was killed, --resume

@@ -43,8 +43,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "this version is spoilt")
 			os.Exit(1)
 		}
-		if os.Args[1] == "tiny" {
-			hozo.Main(hozo.Stage(bus.NewTopic[[]byte]("events.raw"), tiny))
+		if os.Args[1] == "tiny" { // of events.raw, or of the stream that is named
+			hozo.Main(hozo.Stage(bus.NewTopic[[]byte](append(os.Args, "events.raw")[2]), tiny))
 			return
 		}
 		if os.Args[1] == "traced" {
@@ -353,6 +353,12 @@ func kill(t *testing.T, pid int) {
 // feed publishes events as the feeder does: with its grant.
 func (p *project) feed(t *testing.T, events ...string) {
 	t.Helper()
+	p.feedTo(t, "events.raw", events...)
+}
+
+// feedTo is feed of another subject.
+func (p *project) feedTo(t *testing.T, subject string, events ...string) {
+	t.Helper()
 	grant, err := wire.ReadGrant(filepath.Join(p.state, "grants", "feeder.1.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +373,7 @@ func (p *project) feed(t *testing.T, events ...string) {
 			t.Errorf("close the feeder: %v", err)
 		}
 	}()
-	topic := bus.NewTopic[[]byte]("events.raw")
+	topic := bus.NewTopic[[]byte](subject)
 	for _, e := range events {
 		if _, err := topic.Publish(ctx, conn, []byte(e)); err != nil {
 			t.Fatalf("publish %q: %v", e, err)

@@ -68,7 +68,8 @@ func (s state) replay(id string) string { return filepath.Join(string(s), "repla
 type target struct {
 	service string // or subject
 	subject string
-	filter  []string // of the subjects that the service reads of the stream
+	filter  []string        // of the subjects that the service reads of the stream
+	into    manifest.Stream // of the subject
 
 	stream string // that holds what was sent
 	stored uint64 // its last sequence
@@ -94,13 +95,7 @@ func (n *Node) targetOf(m *manifest.Manifest, r Replay) (target, error) {
 	}
 	for _, s := range m.Streams {
 		if slices.ContainsFunc(wire.StreamSubjects(s.Name), func(p string) bool { return wire.Covers(p, r.To) }) && s.Name != r.Stream {
-			if s.Partitions > 0 {
-				return target{}, &fault.Error{
-					Code: "replay/keyed-target", Kind: fault.Misuse, What: fmt.Sprintf("stream %q keeps the order of keys, and a frame holds many of them", s.Name),
-					Where: r.To, Fix: "name a service that publishes there and consumes " + r.Stream + ", or a stream without a key",
-				}
-			}
-			return target{subject: r.To, stream: s.Name}, nil
+			return target{subject: r.To, stream: s.Name, into: s}, nil
 		}
 	}
 	return target{}, &fault.Error{
@@ -236,22 +231,27 @@ func (n *Node) resend(ctx context.Context, stream jetstream.Stream, at *Replayed
 }
 
 // sendAgain stores one frame where only the target reads it. A service gets it on its way for retries, under the event's
-// own name, so that it sees the ids that the events have had from the start; a subject gets a copy that says where it is
-// from.
+// own name, so that it sees the ids that the events have had from the start; a subject gets copies that say where they
+// are from.
 func (n *Node) sendAgain(ctx context.Context, at *Replayed, to *target, f *bus.Frame, data []byte) error {
-	msg := nats.NewMsg(to.subject)
-	if to.service != "" {
-		msg.Subject = wire.RetrySubject(to.service, f.ID(0))
+	parts, err := to.parts(f, data)
+	if err != nil {
+		return err
 	}
-	msg.Data, msg.Header = data, nats.Header{}
-	stay(msg.Header, f.Header)
-	maps.Copy(msg.Header, nats.Header{wire.HeaderSubject: {f.Subject}, wire.HeaderSource: {f.ID(0).String()}})
-	ack, err := n.js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprintf("replay-%s-%s", at.ID, f.ID(0))))
-	switch {
-	case err == nil:
-		to.stored = max(to.stored, ack.Sequence)
-	case ctx.Err() == nil:
-		return &fault.Error{Code: "replay/refused", What: "a frame could not be stored again", Where: msg.Subject, Err: err, Fix: "look at `hozo status`, then go on with --resume"}
+	for _, part := range parts {
+		msg := nats.NewMsg(part.subject)
+		msg.Data, msg.Header = part.data, nats.Header{}
+		stay(msg.Header, f.Header)
+		maps.Copy(msg.Header, nats.Header{wire.HeaderSubject: {f.Subject}, wire.HeaderSource: {part.first.String()}})
+		ack, err := n.js.PublishMsg(ctx, msg, jetstream.WithMsgID(fmt.Sprintf("replay-%s-%s", at.ID, part.first)))
+		switch {
+		case err == nil:
+			to.stored = max(to.stored, ack.Sequence)
+		case ctx.Err() == nil:
+			return &fault.Error{Code: "replay/refused", What: "a frame could not be stored again", Where: msg.Subject, Err: err, Fix: "look at `hozo status`, then go on with --resume"}
+		default:
+			return nil // it is sent again by the next
+		}
 	}
 	return nil
 }

@@ -60,16 +60,13 @@ func (n *Node) tap(ctx context.Context, t Tap, send func(Tapped) bool) error {
 	}
 	msgs := make(chan *nats.Msg, tapBuffer)
 	var subs []*nats.Subscription
-	for _, subject := range wire.StreamSubjects(t.Subject) {
+	for _, subject := range storedOn(n.current(), t.Subject) {
 		sub, err := n.nats.ChanSubscribe(subject, msgs)
 		if err != nil {
 			return &fault.Error{Code: "tap/bad-subject", Kind: fault.Misuse, What: "this is no subject", Where: t.Subject, Err: err, Fix: "hozo stream ls lists streams"}
 		}
 		defer func() { _ = sub.Unsubscribe() }() // it fails only when the connection has ended
 		subs = append(subs, sub)
-		if last := t.Subject[len(t.Subject)-1]; last == '>' {
-			break
-		}
 	}
 	if err := n.nats.FlushTimeout(askPatience); err != nil {
 		return &fault.Error{Code: "tap/unavailable", What: "the broker does not answer", Err: err, Fix: "look at `hozo status`"}
@@ -99,6 +96,52 @@ func (n *Node) tap(ctx context.Context, t Tap, send func(Tapped) bool) error {
 	}
 }
 
+// below returns the patterns of subject and everything below it.
+func below(subject string) []string {
+	if strings.HasSuffix(subject, ">") {
+		return []string{subject}
+	}
+	return wire.StreamSubjects(subject)
+}
+
+// storedOn returns where what is published to subject, and below it, can be heard. Streams with a key store it by
+// partition. None of the patterns covers another, or messages would come twice.
+func storedOn(m *manifest.Manifest, subject string) []string {
+	all := below(subject)
+	if m == nil {
+		return all
+	}
+	for _, stream := range m.Streams {
+		for _, pattern := range below(subject) {
+			inside, ok := inside(stream.Name, pattern)
+			if stream.Partitions == 0 || !ok {
+				continue
+			}
+			filter := wire.PartitionFilters(stream.Name, []string{inside}, -1)[0]
+			if !slices.ContainsFunc(all, func(have string) bool { return wire.Covers(have, filter) }) {
+				all = append(all, filter)
+			}
+		}
+	}
+	return all
+}
+
+// inside returns the part of pattern that lies in a stream, and reports false when there is none.
+func inside(stream, pattern string) (string, bool) {
+	names, tokens := strings.Split(stream, "."), strings.Split(pattern, ".")
+	for i, name := range names {
+		switch {
+		case i == len(tokens):
+			return "", false
+		case tokens[i] == ">":
+			return stream + ".>", true
+		case tokens[i] != "*" && tokens[i] != name:
+			return "", false
+		}
+	}
+	return strings.Join(append(names, tokens[len(names):]...), "."), true
+}
+
 // droppedOf sums what subscriptions had no room for.
 func droppedOf(subs []*nats.Subscription) (sum uint64) {
 	for _, sub := range subs {
@@ -112,7 +155,7 @@ func droppedOf(subs []*nats.Subscription) (sum uint64) {
 // show sends the events of one message that the tap asks for.
 func show(m *nats.Msg, t Tap, condition *vm.Program, send func(Tapped) bool) bool {
 	subject, event := publishedTo(m.Subject)
-	if !event {
+	if !event || !slices.ContainsFunc(below(t.Subject), func(pattern string) bool { return wire.Covers(pattern, subject) }) {
 		return true
 	}
 	f, err := bus.OpenData(t.Subject, m.Subject, m.Header, m.Data)
