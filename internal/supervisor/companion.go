@@ -79,7 +79,7 @@ func (o *owner) surge(ctx context.Context) {
 	s := o.request(c.spec, c.hash)
 	s.Name = o.spareName()
 	_ = o.keeper.Forget(ctx, s.Name) // there may be no record; one that is in the way makes the spawn fail
-	p, err := o.keeper.Spawn(ctx, s)
+	p, err := o.spawn(ctx, s)
 	if ctx.Err() != nil {
 		return // if it was started it runs on, and the next supervisor goes on with it
 	}

@@ -88,7 +88,7 @@ func (o *owner) killHook(ctx context.Context, name string) {
 func (o *owner) runHook(ctx context.Context, h plan.Hook, name string) {
 	s := o.want
 	_ = o.keeper.Forget(ctx, name) // as for an instance
-	p, err := o.keeper.Spawn(ctx, keeper.Spawn{
+	p, err := o.spawn(ctx, keeper.Spawn{
 		Name: name, Argv: h.Argv, Env: append(append([]string(nil), s.Env...), envHook+"="+h.Moment),
 		Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
 		Log:    sideLog(s.Log, h.Moment),

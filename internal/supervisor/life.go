@@ -51,7 +51,7 @@ func (o *owner) begin(ctx context.Context) {
 	s := o.request(o.live, o.hash)
 	s.Name = cmp.Or(o.proc.Name, o.name)
 	_ = o.keeper.Forget(ctx, s.Name) // there may be no record; one that is in the way makes the spawn fail
-	p, err := o.keeper.Spawn(ctx, s)
+	p, err := o.spawn(ctx, s)
 	if ctx.Err() != nil {
 		return // if it was started it runs on, and the next supervisor adopts it
 	}
@@ -64,6 +64,14 @@ func (o *owner) begin(ctx context.Context) {
 	o.ticked(ctx)
 	o.board.rolled(o.name)
 	o.up(ctx)
+}
+
+// spawn starts a process. One that has ended before the answer was written is still given as running: its end comes as an
+// event, as every end does, and is dealt with once.
+func (o *owner) spawn(ctx context.Context, s keeper.Spawn) (keeper.Process, error) {
+	p, err := o.keeper.Spawn(ctx, s)
+	p.Exit = nil
+	return p, err
 }
 
 // request asks for a process of s; the caller chooses its name.

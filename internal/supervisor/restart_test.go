@@ -1,6 +1,7 @@
 package supervisor_test
 
 import (
+	"context"
 	"os"
 	"strings"
 	"syscall"
@@ -58,6 +59,41 @@ func TestDelayStartsOverAfterAStableRun(t *testing.T) {
 		i := v.awaitThat(t, "up again", func(i status.Instance) bool { return i.State == status.Ready && i.Restarts == n }, "a.1")
 		must(t, syscall.Kill(i.PID, syscall.SIGKILL))
 	}
+}
+
+// lateAnswers is a keeper whose answer to a spawn is written after the program has ended, with its end in it.
+type lateAnswers struct{ *keeper.Client }
+
+func (k lateAnswers) Spawn(ctx context.Context, s keeper.Spawn) (keeper.Process, error) {
+	p, err := k.Client.Spawn(ctx, s)
+	if err != nil {
+		return p, err
+	}
+	for {
+		all, _, err := k.List(ctx)
+		if err != nil {
+			return p, err
+		}
+		for _, now := range all {
+			if now.Run == p.Run && now.Exit != nil {
+				return now, nil
+			}
+		}
+	}
+}
+
+func TestAnEndBeforeTheKeepersAnswerIsNotMissed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.superviseBy(t, lateAnswers{w.client})
+	once, again := w.spec("once.1", "exit", "3"), w.spec("again.1", "exit", "0")
+	once.Restart.Policy, again.Restart.Policy = plan.Never, plan.Always
+	once.Hooks = []plan.Hook{{Moment: plan.BeforeStart, Argv: []string{w.self, "exit", "0"}, Timeout: patience}}
+	v.apply(t, once, again)
+	if i := v.await(t, status.Exited, "once.1"); i.Reason != "exit status 3" {
+		t.Errorf("%+v", i)
+	}
+	v.awaitThat(t, "restarted", func(i status.Instance) bool { return i.Restarts > 2 }, "again.1")
 }
 
 func TestRestartPolicies(t *testing.T) {

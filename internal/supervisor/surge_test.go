@@ -189,7 +189,7 @@ func TestReadinessOfANewProcessIsItsOwn(t *testing.T) {
 			v := w.supervise(t)
 			version := func(name string) plan.Spec {
 				s := w.surging("a.1", name)
-				s.Health = &plan.Health{HTTP: "http://127.0.0.1:0/healthz", Interval: 10 * time.Millisecond, Grace: patience, Failures: 1 << 20}
+				s.Health = &plan.Health{HTTP: "http://127.0.0.1:0/healthz", Interval: 10 * time.Millisecond, Timeout: patience, Grace: patience, Failures: 1 << 20}
 				switch network {
 				case "unix":
 					s.Listen[0].Network, s.Listen[0].Address = "unix", w.path("a.sock")
@@ -207,7 +207,7 @@ func TestReadinessOfANewProcessIsItsOwn(t *testing.T) {
 			if network == "tcp" {
 				deaf.Argv = []string{w.self, "sleeper", w.path("lock")} // inherits the socket, accepts nothing
 			}
-			deaf.Rolling.Timeout = 1500 * time.Millisecond
+			deaf.Rolling.Timeout = 3 * time.Second // a probe must be over by then on a busy machine
 			v.apply(t, deaf)
 			i := v.awaitChange(t, status.ChangeFailed, "a.1")
 			want := "503"
