@@ -31,13 +31,14 @@ func newWait(o *options) *cobra.Command {
 			case "ready":
 				return o.awaitReady(cmd.Context(), client, timeout)
 			case "drained":
+				var drain status.Drain
 				behind := ""
 				return o.poll(cmd.Context(), timeout, func() (bool, error) {
 					s, err := client.Status(cmd.Context())
 					if err != nil {
 						return false, nil // a node that restarts is asked again; the deadline bounds it
 					}
-					behind = firstBehind(s)
+					behind = drain.Behind(s)
 					return behind == "", failed(s)
 				}, func() error {
 					return &fault.Error{Code: "cli/not-drained", What: fmt.Sprintf("not drained after %s: %s", timeout, behind), Fix: "look at `hozo status`; a longer --timeout waits longer"}
@@ -51,16 +52,4 @@ func newWait(o *options) *cobra.Command {
 	cmd.Flags().DurationVar(&timeout, "timeout", 90*time.Second, "how long to wait")
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"ready", "drained"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
 	return cmd
-}
-
-// firstBehind names a reader that has not read everything, or "".
-func firstBehind(s status.Snapshot) string {
-	for _, stream := range s.Streams {
-		for _, c := range stream.Consumers {
-			if behind := c.Lag + uint64(c.InFlight); behind > 0 {
-				return fmt.Sprintf("%s is %d frames behind in %s", c.Service, behind, stream.Name)
-			}
-		}
-	}
-	return ""
 }

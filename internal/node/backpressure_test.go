@@ -154,16 +154,8 @@ func TestAReaderThatStandsStillIsFeltByTheHTTPClient(t *testing.T) {
 	for _, in := range []*intake{block, fail} {
 		testkit.Eventually(t, func() bool { code, _, _ := in.post(t); return code == http.StatusOK }, "the refused batch is accepted")
 	}
-	after := p.await(t, "everything is read", func(s status.Snapshot) bool {
-		for _, stream := range s.Streams {
-			for _, c := range stream.Consumers {
-				if c.Lag+uint64(c.InFlight) > 0 {
-					return false
-				}
-			}
-		}
-		return ready(s) && upToDate(s)
-	})
+	var drain status.Drain
+	after := p.await(t, "everything is read", func(s status.Snapshot) bool { return drain.Behind(s) == "" && ready(s) && upToDate(s) })
 	for name, pid := range pids(s) {
 		if pids(after)[name] != pid {
 			t.Errorf("%s was replaced", name)

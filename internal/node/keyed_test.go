@@ -104,16 +104,8 @@ func TestOrderOfKeysOutlivesKillsAndChangesOfRoutes(t *testing.T) {
 	}
 	stop.Store(true)
 	sending.Wait()
-	p.await(t, "everything done", func(s status.Snapshot) bool {
-		for _, stream := range s.Streams {
-			for _, c := range stream.Consumers {
-				if c.Lag+uint64(c.InFlight) > 0 {
-					return false
-				}
-			}
-		}
-		return ready(s)
-	})
+	var drain status.Drain
+	p.await(t, "everything done", func(s status.Snapshot) bool { return drain.Behind(s) == "" && ready(s) })
 	seen := map[order]int{}
 	for _, name := range []string{"big", "small"} {
 		last := map[string]int{}

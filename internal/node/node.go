@@ -19,6 +19,7 @@ import (
 	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/internal/manifest"
 	"github.com/hozo-dev/hozo/internal/sdnotify"
+	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/supervisor"
 	"github.com/hozo-dev/hozo/wire"
 )
@@ -216,7 +217,7 @@ func (n *Node) tend(ctx context.Context) error {
 		}
 	}
 	if m := n.current(); m != nil {
-		n.flows(ctx, m) // a reader is slow by comparison with what it was
+		n.look(ctx, m, &status.Snapshot{}) // a reader is slow by comparison with what it was
 	}
 	_, err := broker.Trim(ctx, n.js, layout)
 	return err

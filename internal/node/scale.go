@@ -133,10 +133,11 @@ func (n *Node) follow(ctx context.Context, now time.Time, m *meter, trends map[s
 	instances := n.supervisor.Instances()
 	cores, used := m.rates(now, instances)
 	var signals []autoscale.Signal
-	streams, _, _ := n.flows(ctx, running)
+	var flow status.Snapshot
+	n.look(ctx, running, &flow)
 	for _, s := range running.Services {
 		if n.scaling.automatic(s) && !resting(s.Name, instances) {
-			signals = append(signals, n.signal(ctx, s, instances, streams, cores))
+			signals = append(signals, n.signal(ctx, s, instances, flow.Streams, cores))
 		}
 	}
 	budget := autoscale.Budget{Cores: float64(running.Cores), Used: used}

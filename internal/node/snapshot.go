@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	// flowAge is how old the state of the streams may be: many readers of the status cost as much as five a second. The
-	// streams are asked one after the other, so an event on its way from one to the next may be behind nobody: what must
-	// know that all is stored counts what is stored.
+	// flowAge is how old the state of the streams may be: many readers of the status cost as much as five a second. What
+	// must know that nothing is on its way any more uses a status.Drain.
 	flowAge = 200 * time.Millisecond
 	// askPatience bounds the questions to the broker in one snapshot: a status without streams beats no status.
 	askPatience = time.Second
@@ -35,34 +34,47 @@ const (
 // every flowAge; instances are always shown as they are.
 type flow struct {
 	mu       sync.Mutex
-	asked    time.Time
+	until    time.Time // it is asked anew after that
 	of       *manifest.Manifest
+	asked    time.Time // before the first question; zero when not every answer came
 	streams  []status.Stream
 	queues   []status.Queue
 	problems []status.Problem
 }
 
-// flows returns the streams and queues of m and what is wrong with them, at most flowAge old. The slices are shared: read only.
-func (n *Node) flows(ctx context.Context, m *manifest.Manifest) ([]status.Stream, []status.Queue, []status.Problem) {
+// look puts the streams and queues of m and what is wrong with them into s, at most flowAge old. The slices are shared:
+// read only.
+func (n *Node) look(ctx context.Context, m *manifest.Manifest, s *status.Snapshot) {
 	if !n.connectedSoon(ctx) {
-		return nil, nil, nil
+		return
 	}
 	n.flow.mu.Lock()
 	defer n.flow.mu.Unlock()
-	if n.flow.of == m && time.Since(n.flow.asked) < flowAge {
-		return n.flow.streams, n.flow.queues, n.flow.problems
+	if n.flow.of != m || time.Now().After(n.flow.until) {
+		n.askFlowLocked(ctx, m)
 	}
+	s.Streams, s.Queues, s.Asked = n.flow.streams, n.flow.queues, n.flow.asked
+	s.Problems = append(s.Problems, n.flow.problems...)
+}
+
+func (n *Node) askFlowLocked(ctx context.Context, m *manifest.Manifest) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	n.flow.streams, n.flow.queues = n.streams(ctx, m), n.queues(ctx, m)
-	n.flow.problems = n.streamProblems(ctx, n.flow.streams)
-	n.flow.problems = append(n.flow.problems, n.slow.look(time.Now(), n.flow.streams)...)
-	n.flow.problems = append(n.flow.problems, syncProblems(m, n.syncCosts(ctx, m))...)
-	n.flow.of, n.flow.asked = m, time.Now()
-	if len(n.flow.streams) < len(m.Streams) || len(n.flow.queues) < len(handledQueues(m)) {
-		n.flow.asked = time.Time{} // the broker was on its way up or down: whoever looks next must see when it is there
+	f := &n.flow
+	asked := time.Now()
+	var whole bool
+	f.streams, whole = n.streams(ctx, m)
+	f.queues = n.queues(ctx, m)
+	f.problems = n.streamProblems(ctx, f.streams)
+	f.problems = append(f.problems, n.slow.look(time.Now(), f.streams)...)
+	f.problems = append(f.problems, syncProblems(m, n.syncCosts(ctx, m))...)
+	f.of, f.asked, f.until = m, asked, time.Now().Add(flowAge)
+	if !whole || len(f.queues) < len(handledQueues(m)) {
+		f.asked = time.Time{}
 	}
-	return n.flow.streams, n.flow.queues, n.flow.problems
+	if len(f.streams) < len(m.Streams) || len(f.queues) < len(handledQueues(m)) {
+		f.until = time.Time{} // the broker was on its way up or down: whoever looks next must see when it is there
+	}
 }
 
 // connectedSoon reports whether there is a connection to the broker. To one that has become ready a moment ago it waits for
@@ -119,9 +131,7 @@ func (n *Node) snapshot(ctx context.Context) status.Snapshot {
 	}
 	s.Problems = append(s.Problems, n.totals.overflows()...)
 	s.Problems = append(s.Problems, n.spaceProblems(m)...)
-	streams, queues, problems := n.flows(ctx, m)
-	s.Streams, s.Queues = streams, queues
-	s.Problems = append(s.Problems, problems...)
+	n.look(ctx, m, &s)
 	s.Saturated = saturated(s)
 	return s
 }
@@ -154,14 +164,17 @@ func (n *Node) platform(ctx context.Context, brokers []status.Instance) []status
 	return all
 }
 
-func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Stream {
+// streams returns the streams of m that the broker tells of, and whether it told of all of them and all their readers.
+func (n *Node) streams(ctx context.Context, m *manifest.Manifest) ([]status.Stream, bool) {
 	all := readers(m)
 	costs := n.syncCosts(ctx, m)
 	var streams []status.Stream
+	whole := true
 	for _, stream := range m.Streams {
 		handle, err := n.js.Stream(ctx, wire.StreamName(stream.Name))
 		if err != nil {
-			continue // the broker is on its way up or down; the next snapshot has it
+			whole = false // the broker is on its way up or down; the next snapshot has it
+			continue
 		}
 		info := handle.CachedInfo()
 		one := status.Stream{
@@ -173,11 +186,13 @@ func (n *Node) streams(ctx context.Context, m *manifest.Manifest) []status.Strea
 		for _, src := range all[stream.Name] {
 			if at, ok := n.position(ctx, handle, src); ok {
 				one.Consumers = append(one.Consumers, at)
+			} else {
+				whole = false
 			}
 		}
 		streams = append(streams, one)
 	}
-	return streams
+	return streams, whole
 }
 
 // position is how far a service has come, over all partitions that it reads. It reports false while one of its readers is

@@ -13,6 +13,7 @@ type Snapshot struct {
 	Services  []Service `json:"services"` // in the manifest's order
 	Streams   []Stream  `json:"streams"`
 	Queues    []Queue   `json:"queues,omitempty"`
+	Asked     time.Time `json:"asked,omitzero"` // when the broker was asked about them; zero when it did not say everything
 	Problems  []Problem `json:"problems"`
 	Saturated string    `json:"saturated,omitempty"` // first stage that is the bottleneck now, empty when none is
 }

@@ -17,6 +17,7 @@ type view struct {
 	demo
 	started   time.Time
 	stored    time.Time // when the archive had everything
+	drain     status.Drain
 	saturated map[string]int
 	platform  int64 // most memory of keeper, node and broker together, in bytes
 	live      bool
@@ -66,6 +67,7 @@ func (v *view) feed(ctx context.Context, source string) (feed.Progress, error) {
 			return result, err
 		}
 		v.note(s)
+		behind := v.drain.Behind(s)
 		archive, lake := traffic(s, "archive"), traffic(s, "lake")
 		if v.live || time.Since(printed) > redraw {
 			v.draw(s)
@@ -79,24 +81,13 @@ func (v *view) feed(ctx context.Context, source string) (feed.Progress, error) {
 			if v.stored.IsZero() {
 				v.stored = time.Now()
 			}
-			if int64(lake.EventsOut) >= done && drained(s) {
+			if int64(lake.EventsOut) >= done && behind == "" {
 				v.draw(s)
 				fmt.Println()
 				return result, nil
 			}
 		}
 	}
-}
-
-func drained(s status.Snapshot) bool {
-	for _, stream := range s.Streams {
-		for _, c := range stream.Consumers {
-			if c.Lag > 0 || c.InFlight > 0 {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 func (v *view) note(s status.Snapshot) {
