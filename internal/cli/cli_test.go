@@ -5,10 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/hozo-dev/hozo/internal/testkit"
 )
 
 // binDir holds the hozo binary that the scripts run: the real one, because up starts it again as keeper and node.
@@ -55,6 +59,24 @@ func TestScripts(t *testing.T) {
 			})
 			return nil
 		},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"await": await},
 		RequireExplicitExec: true,
 	})
+}
+
+// await repeats a command until it succeeds with a standard output that matches: await PATTERN COMMAND...
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: await PATTERN COMMAND...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(testkit.Patience); ; {
+		if err = ts.Exec(args[1], args[2:]...); err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after %s there is still no %q (error %v)", testkit.Patience, args[0], err)
+		}
+	}
 }

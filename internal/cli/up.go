@@ -179,7 +179,8 @@ func (o *options) startKeeper(state string, m *manifest.Manifest) (<-chan struct
 	return exited, nil
 }
 
-// awaitReady waits until every instance runs as it should, and says what does not.
+// awaitReady waits until every instance runs as it should and the node can say all of streams and queues, and says what
+// does not.
 func (o *options) awaitReady(ctx context.Context, client *node.Client, timeout time.Duration) error {
 	var last status.Snapshot
 	err := o.poll(ctx, timeout, func() (bool, error) {
@@ -196,6 +197,9 @@ func (o *options) awaitReady(ctx context.Context, client *node.Client, timeout t
 				late = append(late, fmt.Sprintf("%s is %s (%s)", i.Name, i.State, i.Reason))
 			}
 		}
+		if last.Asked.IsZero() {
+			late = append(late, "the broker has not answered about every stream and queue")
+		}
 		return &fault.Error{
 			Code: "cli/not-ready", What: fmt.Sprintf("not everything is ready after %s: %s", timeout, strings.Join(late, "; ")),
 			Fix: "look at `hozo logs SERVICE`; `hozo down` stops the rest",
@@ -204,8 +208,12 @@ func (o *options) awaitReady(ctx context.Context, client *node.Client, timeout t
 	return err
 }
 
-// settled reports whether every instance is where it should be.
+// settled reports whether every instance is where it should be, and the node is connected to the broker: who looks at the
+// status then finds streams and queues in it.
 func settled(s status.Snapshot) bool {
+	if s.Asked.IsZero() {
+		return false
+	}
 	for _, i := range instances(s) {
 		if !up(i) {
 			return false
