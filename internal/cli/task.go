@@ -16,7 +16,7 @@ import (
 
 func newTask(o *options) *cobra.Command {
 	cmd := &cobra.Command{Use: "task", Short: "Look after tasks and their queues"}
-	cmd.AddCommand(o.taskLs(), o.taskShow(), o.taskCancel(), o.taskPurge(), o.taskCron(),
+	cmd.AddCommand(o.taskLs(), o.taskShow(), o.taskCancel(), o.taskPurge(), o.taskCron(), o.taskFlow(),
 		o.taskDead("retry", "Run dead tasks of a queue again", "queued again", (*node.Client).RetryDead),
 		o.taskDead("drop", "Remove dead tasks of a queue for good", "dropped", (*node.Client).DropDead),
 		o.taskPause("pause", "Have a queue start no more tasks; what runs is finished", "%s is paused", (*node.Client).PauseQueue),

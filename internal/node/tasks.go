@@ -91,11 +91,13 @@ func (n *Node) taskConn(ctx context.Context) (*bus.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadPatience)
 	defer cancel()
 	var queues []wire.TaskQueue
+	var kinds []string // all may be cancelled
 	for _, q := range handledQueues(m) {
 		queues = append(queues, wire.TaskQueue{Name: q.Name, Kinds: q.Kinds, Max: int64(q.Max)})
+		kinds = append(kinds, q.Kinds...)
 	}
 	return bus.Connect(ctx, bus.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port), Logger: n.cfg.Logger, Grant: wire.Grant{
-		Version: wire.GrantVersion, Project: m.Project, Service: "hozo", User: broker.PlatformUser, Password: password, Queues: queues,
+		Version: wire.GrantVersion, Project: m.Project, Service: "hozo", User: broker.PlatformUser, Password: password, Queues: queues, Enqueues: kinds,
 	}})
 }
 
@@ -144,10 +146,14 @@ func statusOf(ctx context.Context, conn *bus.Conn, one found) (TaskStatus, error
 		id = one.token
 	}
 	s, err := task.NewKind[json.RawMessage](one.kind, task.Config{}).Find(conn, id).Status(ctx)
+	return taskStatus(id, one.kind, one.queue, s), err
+}
+
+func taskStatus(id, kind, queue string, s task.Status) TaskStatus {
 	return TaskStatus{
-		ID: id, Kind: one.kind, Queue: one.queue, State: string(s.State), Attempt: s.Attempt, Due: s.Due, Worker: s.Worker,
+		ID: id, Kind: kind, Queue: queue, State: string(s.State), Attempt: s.Attempt, Due: s.Due, Worker: s.Worker,
 		Progress: s.Progress, Note: s.Note, Code: s.Code, Error: s.Error, Changed: s.Changed, Result: s.Result,
-	}, err
+	}
 }
 
 // eachTask calls each for the tasks that f can mean by their place and name, until it returns false.

@@ -19,6 +19,7 @@ type queueRequest struct {
 
 // taskRoutes are the requests about tasks and queues.
 func (c *control) taskRoutes(mux *http.ServeMux) {
+	c.flowRoutes(mux)
 	mux.HandleFunc("POST /v1/tasks", func(w http.ResponseWriter, r *http.Request) {
 		var in TaskFilter
 		if decode(w, r, &in) {
