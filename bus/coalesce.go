@@ -85,6 +85,9 @@ func (p *Publisher) cutLocked() {
 	}
 }
 
+// errTried is why a frame is given up. It is made once: for small frames it showed beside all else.
+var errTried = fmt.Errorf("the frame was tried for %v", publishPatience)
+
 // commit waits for company, stores the group and settles it.
 func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) {
 	if g.after != nil {
@@ -105,8 +108,7 @@ func (p *Publisher) commit(ctx context.Context, g *group, linger time.Duration) 
 	}
 	p.mu.Unlock()
 
-	ctx, cancel := context.WithTimeoutCause(ctx, publishPatience,
-		fmt.Errorf("the frame was tried for %v", publishPatience))
+	ctx, cancel := context.WithTimeoutCause(ctx, publishPatience, errTried)
 	defer cancel()
 	if p.route.Frames {
 		g.seqs, g.err = p.storeFrame(ctx, g)
