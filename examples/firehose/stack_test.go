@@ -27,13 +27,19 @@ type stack struct {
 // what is put there instead.
 func startStack(t *testing.T, place string, edits ...string) *stack {
 	t.Helper()
+	return startStackOf(t, "hozo.yaml", place, edits...)
+}
+
+// startStackOf is startStack for another manifest.
+func startStackOf(t *testing.T, file, place string, edits ...string) *stack {
+	t.Helper()
 	dir := testkit.TempDir(t)
 	state, data := filepath.Join(place, "s"), filepath.Join(place, "data")
 	s := &stack{t: t, dir: dir, hozo: filepath.Join(dir, "bin", "hozo"), state: state, data: data, client: node.NewClient(state)}
 	if err := os.Symlink(testkit.Build(t, "../../cmd/hozo", "./classify", "./enrich", "./report", "./api"), filepath.Join(dir, "bin")); err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := os.ReadFile("hozo.yaml")
+	manifest, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
