@@ -76,7 +76,7 @@ func (s *Service) build(parts []Part, grace time.Duration) (members []member, er
 	workers := 0
 	for _, p := range parts {
 		if p.build == nil {
-			continue // a Grace or a Use
+			continue // a Grace, a Use or a Bus
 		}
 		m, err := p.build(s, grace-goodbye(grace))
 		if err != nil {

@@ -21,6 +21,7 @@ type Part struct {
 	needsBus bool
 	grace    time.Duration    // of a Grace; else 0
 	use      []bus.Middleware // of a Use
+	conn     *bus.Conn        // of a Bus
 	more     func(*Service) ([]Part, error)
 	build    func(*Service, time.Duration) (member, error) // the duration is the parts' share of the grace
 }
@@ -281,6 +282,10 @@ func Grace(d time.Duration) Part { return Part{grace: d} }
 // Use puts middleware around the handlers of all stages, sets, tasks, calls and watches of the service, wherever it stands
 // among the parts, outside of what their configs Use. The first is outermost.
 func Use(middleware ...bus.Middleware) Part { return Part{use: middleware} }
+
+// Bus has the service use this connection, which it closes at its end, in place of one that it makes from the platform's
+// environment. It stands among the parts that Run is given, not in a With. Package hozotest runs services by it.
+func Bus(conn *bus.Conn) Part { return Part{conn: conn} }
 
 // one returns the only config or the zero one.
 func one[C any](name string, configs []C) (cfg C, err error) {

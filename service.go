@@ -77,6 +77,10 @@ func wired(g wire.Grant) bool {
 func (s *Service) connect(ctx context.Context, parts []Part) error {
 	needed := os.Getenv(wire.EnvGrant) != ""
 	for _, p := range parts {
+		if p.conn != nil {
+			s.conn = p.conn
+			return nil
+		}
 		needed = needed || p.needsBus
 	}
 	if !needed {

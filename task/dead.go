@@ -7,11 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // maxErrorBytes bounds the error text in a header: enough for the cause, small beside the arguments.
@@ -55,6 +56,23 @@ func storeDead(ctx context.Context, c *bus.Conn, d letter) error {
 	default:
 		return fmt.Errorf("store dead task %s: %w", d.id, err)
 	}
+}
+
+// Revived makes the message that queues a dead task again, under its own id, of its letter's headers and data.
+func Revived(letter nats.Header, data []byte) *nats.Msg {
+	back := nats.NewMsg(letter.Get(wire.HeaderSubject))
+	back.Data = data
+	for name, values := range letter {
+		if wire.Stays(name) {
+			back.Header[name] = values
+		}
+	}
+	number, err := strconv.Atoi(letter.Get(wire.HeaderCopy))
+	if err != nil {
+		number = 1 // buried as it was enqueued
+	}
+	back.Header.Set(wire.HeaderCopy, strconv.Itoa(number+1)) // else its record says that it is dead
+	return back
 }
 
 // oneLine makes text fit for a header.

@@ -6,9 +6,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hozo-dev/hozo/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/hozo-dev/hozo/wire"
 )
 
 // delivery is one message of a queue as a worker got it.

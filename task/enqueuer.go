@@ -9,11 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // DefaultWindow is how many tasks of an Enqueuer may be on their way by default: a few milliseconds of a busy broker.

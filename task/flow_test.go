@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/hozo-dev/hozo/bus"
@@ -208,19 +207,7 @@ func (w *world) returnLetter(t testing.TB, letter *jetstream.RawStreamMsg) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testkit.Patience)
 	defer cancel()
-	back := nats.NewMsg(letter.Header.Get(wire.HeaderSubject))
-	back.Data = letter.Data
-	for name, values := range letter.Header {
-		if wire.Stays(name) {
-			back.Header[name] = values
-		}
-	}
-	number, err := strconv.Atoi(letter.Header.Get(wire.HeaderCopy))
-	if err != nil {
-		t.Fatal(err)
-	}
-	back.Header.Set(wire.HeaderCopy, strconv.Itoa(number+1))
-	if _, err := w.JS.PublishMsg(ctx, back); err != nil {
+	if _, err := w.JS.PublishMsg(ctx, task.Revived(letter.Header, letter.Data)); err != nil {
 		t.Fatal(err)
 	}
 	dead, err := w.JS.Stream(ctx, wire.StreamName(wire.DeadStream))

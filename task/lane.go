@@ -9,9 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/wire"
-	"github.com/nats-io/nats.go"
 )
 
 const (

@@ -9,12 +9,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/task"
 	"github.com/hozo-dev/hozo/wire"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const kindName = "image.thumbnail"

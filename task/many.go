@@ -5,9 +5,10 @@ import (
 	"maps"
 	"strconv"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
-	"github.com/nats-io/nats.go"
 )
 
 // MaxAtomic is how many tasks EnqueueMany stores all or none.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/internal/testtime"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -56,6 +57,7 @@ type pool struct {
 	stale atomic.Bool   // the process was stopped for so long that what waits here may be others'
 	link  atomic.Uint64 // number of the connection
 	first uint64        // that of the one that Run began with
+	short time.Duration // longest delay that is waited for in the consumer
 	since moment        // when it was made, or noticed
 	notes notes
 }
@@ -63,7 +65,10 @@ type pool struct {
 func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(context.Context, []*lease, []outcome)) *pool {
 	w := &pool{
 		conn: c, kind: kind, queue: c.Grant().QueueOf(kind).Name, task: task, cfg: cfg,
-		log: cfg.Logger.With("kind", kind), ready: make(chan struct{}), do: do,
+		log: cfg.Logger.With("kind", kind), ready: make(chan struct{}), do: do, short: shortDelay,
+	}
+	if testtime.Moved(c) {
+		w.short = 0 // what waits in the consumer cannot be moved
 	}
 	for p := High; p <= Low; p++ {
 		w.lanes = append(w.lanes, newLane(c, w.queue, kind, p))

@@ -7,10 +7,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -154,12 +155,13 @@ func (w *pool) fail(work, run context.Context, l *lease, err error) {
 // again has the task run again after delay; next says what is to be known of it until then.
 func (w *pool) again(work context.Context, l *lease, delay time.Duration, next record) {
 	next.state, next.copy, next.due = Retrying, l.d.copy, time.Now().Add(delay)
-	if delay > shortDelay {
+	scheduled := delay > w.short
+	if scheduled {
 		next.copy++
 	}
 	err := retry(work, func(ctx context.Context) error { return l.record(ctx, w, next, 0) })
 	step(stepRetry)
-	if err == nil && delay > shortDelay {
+	if err == nil && scheduled {
 		err = retry(work, func(ctx context.Context) error { return w.storeCopy(ctx, l, next) })
 		if err == nil {
 			step(stepCopied)

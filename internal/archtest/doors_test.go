@@ -28,12 +28,13 @@ var doors = map[string][]string{
 	"internal/jsonscan":  {},
 	"internal/schedule":  {},
 	"internal/zmtp":      {},
+	"internal/testtime":  {},
 	"internal/envfile":   {"fault"},
 	"internal/cron":      {"internal/schedule", "wire"},
 
 	"bus":           {"wire", "fault", "internal/lifecycle"},
 	"bus/protobuf":  {"bus"},
-	"task":          {"bus", "wire", "fault", "internal/lifecycle"},
+	"task":          {"bus", "wire", "fault", "internal/lifecycle", "internal/testtime"},
 	"web":           {"wire", "fault", "internal/lifecycle"},
 	"sink":          {"bus", "wire", "fault", "internal/lifecycle"},
 	"sink/table":    {"fault"},
@@ -69,6 +70,8 @@ var doors = map[string][]string{
 	"internal/deploy":          {"internal/deploy/protocol", "internal/resource", "fault"},
 	"internal/deploy/protocol": {"internal/resource", "fault"},
 	"internal/deploy/agent":    {"internal/deploy/protocol", "internal/resource", "fault"},
+	// The platform inside a test composes as the node does; a service's program does not import it.
+	"hozotest": {".", "bus", "task", "internal/manifest", "internal/broker", "internal/node", "internal/testtime", "wire"},
 
 	"internal/feed": {"wire", "fault"},
 	"internal/cli": {
@@ -88,7 +91,7 @@ var sole = map[string]struct {
 	why   string
 }{
 	"github.com/nats-io/nats-server/v2":        {[]string{"internal/broker"}, "the engine is one room's affair; everybody else is a client"},
-	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/cron", "internal/builtin", "internal/testkit"}, "services speak the bus's words, not the engine's"},
+	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/cron", "internal/builtin", "internal/testkit", "hozotest"}, "services speak the bus's words, not the engine's"},
 	"github.com/goccy/go-yaml":                 {[]string{"internal/manifest"}, "only the manifest is YAML"},
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
 	"github.com/jackc/pgx/v5":                  {[]string{"sink/postgres", "examples", "bench"}, "a driver links only where it is used"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/task"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -199,15 +200,7 @@ func stay(to, from nats.Header) {
 
 // returnTask queues a dead task again, under its own id.
 func (n *Node) returnTask(ctx context.Context, letter DeadLetter, header nats.Header) error {
-	back := nats.NewMsg(letter.Subject)
-	back.Data = letter.Data
-	stay(back.Header, header)
-	number, err := strconv.Atoi(header.Get(wire.HeaderCopy))
-	if err != nil {
-		number = 1 // buried as it was enqueued
-	}
-	back.Header.Set(wire.HeaderCopy, strconv.Itoa(number+1)) // else its record says that it is dead
-	ack, err := n.js.PublishMsg(ctx, back, jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
+	ack, err := n.js.PublishMsg(ctx, task.Revived(header, letter.Data), jetstream.WithMsgID(fmt.Sprintf("letter-%d", letter.Seq)))
 	queue, _, _ := strings.Cut(strings.TrimPrefix(letter.Subject, wire.TaskStream+"."), ".")
 	return n.committed(ctx, wire.QueueStream(queue), ack, err)
 }

@@ -8,6 +8,18 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
+// Wiring is what the broker must hold for m, and the grant of each instance but for its credential and its settings.
+func Wiring(m *manifest.Manifest) (broker.Layout, []wire.Grant) {
+	var grants []wire.Grant
+	streams := streamsOf(m)
+	for _, s := range m.Services {
+		for n := 1; n <= s.Scale; n++ {
+			grants = append(grants, wiringOf(m, s, n, streams))
+		}
+	}
+	return layoutOf(m), grants
+}
+
 // layoutOf is what the broker must hold for m.
 func layoutOf(m *manifest.Manifest) broker.Layout {
 	var l broker.Layout
