@@ -12,6 +12,15 @@ import (
 // What it consumes it may pull by the durable consumer of its name, and it may subscribe to the same subjects to hear
 // what is stored from then on, which is all that an MQTT client can do.
 func ClientOf(g wire.Grant) User {
+	publish, subscribe := split(ClientRightsOf(g))
+	return User{
+		Name: g.User, PasswordSHA256: HashPassword(g.Password), Publish: publish, Subscribe: subscribe,
+		Respond: len(g.Serves) > 0, Client: true,
+	}
+}
+
+// ClientRightsOf returns what [ClientOf] allows with the reason for each, in no useful order; one subject may have several.
+func ClientRightsOf(g wire.Grant) []Right {
 	var all rights
 	for _, to := range g.Publish {
 		all.add(Publish, "publishes", to.Subject, "store events", to.Subject)
@@ -38,11 +47,7 @@ func ClientOf(g wire.Grant) User {
 	}
 	all.enqueues(g)
 	all.add(Subscribe, "", "", "get answers", g.Inbox+".>")
-	publish, subscribe := split(all)
-	return User{
-		Name: g.User, PasswordSHA256: HashPassword(g.Password), Publish: publish, Subscribe: subscribe,
-		Respond: len(g.Serves) > 0, Client: true,
-	}
+	return all
 }
 
 // byMQTT returns the rights of a client that has come in by MQTT. The server hands it what it stores for a subscription

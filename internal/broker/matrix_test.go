@@ -26,16 +26,50 @@ func matrixServices() []wire.Grant {
 		{Service: "ticker", Live: []string{"prices.>"}},
 		{Service: "board", Watches: []string{"prices.eu.>"}},
 		{Service: "idle"},
+		{Service: "keeper", Consumes: []wire.Source{{Stream: "keyed", Partitions: 2, Key: "k", PerKey: true}}, Publish: []wire.Route{{Subject: "sorted", Stream: "sorted", Partitions: 2, Key: "k"}}},
+	}
+}
+
+// matrixClients are foreign clients, which have nothing to do with the platform's own subjects.
+func matrixClients() []wire.Grant {
+	return []wire.Grant{
+		{Service: "sensor", Publish: []wire.Route{{Subject: "raw", Stream: "raw"}}, Live: []string{"prices.>"}, Calls: []string{"price.quote"}},
+		{Service: "screen", Consumes: []wire.Source{{Stream: "raw"}}, Watches: []string{"prices.eu.>"}, Serves: []string{"price.quote"}},
+	}
+}
+
+// declaredToClient is declared for a foreign client.
+func declaredToClient(g wire.Grant, action broker.Action, subject string) bool {
+	stored := subject == "raw" || strings.HasPrefix(subject, "raw.")
+	if action == broker.Subscribe {
+		return strings.HasPrefix(subject, "_INBOX."+g.Service+".") ||
+			g.Service == "screen" && (strings.HasPrefix(subject, "prices.eu.") || stored || subject == "price.quote")
+	}
+	stream, consumer, what := jsParts(subject)
+	switch g.Service {
+	case "sensor":
+		return subject == "raw" || strings.HasPrefix(subject, "prices.") || subject == "price.quote"
+	default:
+		mine := stream == "raw" && consumer == "screen"
+		return mine && (what == "CONSUMER.INFO" || what == "CONSUMER.MSG.NEXT" || what == "ACK") || stream == "raw" && what == "STREAM.INFO"
 	}
 }
 
 // declared says by the words of the manifest alone whether a service may use a subject. It shares no line with Rights.
 func declared(g wire.Grant, action broker.Action, subject string) bool {
 	me := g.Service + ".1"
+	if action == broker.Subscribe && g.Service == "keeper" && subject == "hozo.look.keeper.keyed" {
+		return true
+	}
 	if action == broker.Subscribe {
 		hears := len(g.Watches) > 0 && strings.HasPrefix(subject, "prices.eu.")
 		notes := subject == "hozo.tasknote.mail_send" && len(g.Handles) > 0 || subject == "hozo.taskchange.mail_send.A" && len(g.Enqueues) > 0
 		return hears || notes || slices.Contains(g.Serves, strings.TrimPrefix(subject, "hozo.every.")) || strings.HasPrefix(subject, "_INBOX."+me+".")
+	}
+	if g.Service == "keeper" {
+		if allowed, mine := declaredToKeeper(subject); mine {
+			return allowed
+		}
 	}
 	if subject == "hozo.report."+me || subject == "hozo.renew."+me || slices.Contains(g.Calls, strings.TrimPrefix(subject, "hozo.every.")) {
 		return true
@@ -83,6 +117,27 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	return false
 }
 
+// declaredToKeeper is declared for what only a service that reads in the order of keys may do; mine says whether it is that.
+func declaredToKeeper(subject string) (allowed, mine bool) {
+	switch {
+	case strings.HasPrefix(subject, "hozo.owner.keeper.keyed."), subject == "hozo.look.keeper.keyed",
+		strings.HasPrefix(subject, "sorted.@.fence.keeper.keyed."), subject == "sorted.@.0":
+		return true, true
+	case strings.HasPrefix(subject, "$JS.API.DIRECT.GET.sorted"), subject == "$JS.API.DIRECT.GET.hozo_owner":
+		return true, true
+	case subject == "sorted", strings.HasPrefix(subject, "$JS.API.CONSUMER") && strings.HasSuffix(subject, ".keyed.keeper"),
+		strings.HasPrefix(subject, "$JS.ACK.keyed.keeper."): // both are in partitions
+		return false, true
+	}
+	if stream, consumer, what := jsParts(subject); stream == "keyed" && strings.HasPrefix(consumer, "keeper@") {
+		switch what {
+		case "CONSUMER.INFO", "CONSUMER.MSG.NEXT", "ACK", "CONSUMER.CREATE", "CONSUMER.DELETE", "CONSUMER.RESET":
+			return true, true
+		}
+	}
+	return false, false
+}
+
 func jsParts(subject string) (stream, consumer, what string) {
 	for _, verb := range jsVerbs {
 		for _, prefix := range []string{"$JS.API." + verb + ".", "$JS." + verb + "."} {
@@ -111,10 +166,15 @@ func matrixSubjects(services []wire.Grant) []string {
 		"$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_drop.A",
 		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.q.mail_send.2.A", "$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.s.mail_send.A",
 		"hozo.every.price.quote", "hozo.every.price.change", "hozo.every.>", "hozo.report.>", "hozo.renew.>", "hozo.retry.stage.raw.1.0", "hozo.dlq.nobody.raw.1.0",
+		"keyed", "keyed.@.0", "sorted", "sorted.@.0", "sorted.@.1.x", "sorted.@.fence.keeper.keyed.0", "sorted.@.fence.other.keyed.0", "keyed.@.fence.keeper.keyed.0",
+		"hozo.owner.keeper.keyed.partition.0", "hozo.owner.keeper.keyed.member.m", "hozo.owner.other.keyed.partition.0", "hozo.owner.>", "hozo.look.keeper.keyed", "hozo.look.other.keyed", "hozo.look.>",
+		"$JS.API.DIRECT.GET.hozo_owner", "$JS.API.DIRECT.GET.sorted", "$JS.API.DIRECT.GET.sorted.sorted.@.0", "$JS.API.DIRECT.GET.keyed",
+		"$JS.API.CONSUMER.CREATE.keyed.keeper@0", "$JS.API.CONSUMER.CREATE.keyed.keeper@0.keyed.@.0", "$JS.API.CONSUMER.DELETE.keyed.keeper@1", "$JS.API.CONSUMER.CREATE.keyed.other@0", "$JS.API.CONSUMER.MSG.NEXT.keyed.keeper@0", "$JS.ACK.keyed.keeper@0.1.1.1.1.0", "$JS.ACK.keyed.other@0.1.1.1.1.0",
+		"$MQTT.sub.x", "$MQTT.deliver.pubrel.x", "$MQTT.msgs.x",
 		"$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.>", "$SRV.PING", "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
 		"$JS.FC.raw", "$KV.x", "$O.x", "_INBOX.>", "_INBOX.other.1.x", "_R_.x", ">", "*", "raw.>", "events.>", "hozo.>",
 	}
-	streams := []string{"raw", "events", "hozo_dlq", "hozo_retry", "hozo_tasks_mail_send", "hozo_record", "nosuch"}
+	streams := []string{"raw", "events", "keyed", "sorted", "hozo_owner", "hozo_dlq", "hozo_retry", "hozo_tasks_mail_send", "hozo_record", "nosuch"}
 	for _, stream := range streams {
 		for _, verb := range jsVerbs {
 			switch prefix := "$JS.API." + verb + "." + stream; {
@@ -181,9 +241,17 @@ func TestAllowedIsDeclaredForEveryServiceAndSubject(t *testing.T) {
 		services[i].User, services[i].Password, services[i].Inbox = full.User, full.Password, full.Inbox
 		services[i].Instance = full.Instance
 	}
-	subjects := matrixSubjects(services)
+	clients := matrixClients()
+	for i := range clients {
+		clients[i] = b.Client(t, clients[i])
+	}
+	subjects := matrixSubjects(append(slices.Clone(services), clients...))
 	cells := 0
-	for _, g := range services {
+	for i, g := range append(services, clients...) {
+		declared := declared
+		if i >= len(services) {
+			declared = declaredToClient
+		}
 		refused := refusals{seen: map[string]bool{}}
 		nc := b.Connect(t, g, nats.ErrorHandler(refused.note))
 		for _, subject := range subjects {
@@ -215,7 +283,7 @@ func TestAllowedIsDeclaredForEveryServiceAndSubject(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d services × subjects and actions: %d cells", len(services), cells)
+	t.Logf("%d services and clients × subjects and actions: %d cells", len(services)+len(clients), cells)
 	if cells < 2000 {
 		t.Errorf("only %d cells were tried", cells)
 	}

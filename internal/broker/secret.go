@@ -19,7 +19,8 @@ type Secret struct {
 }
 
 // WriteAccessOver stores access like [WriteAccess]. A user's password that was good before and is another now stays good
-// for grace, so that its owner has time to take the new one; one whose time is over is left out.
+// for grace, so that its owner has time to take the new one, and none before it for longer; one whose time is over is left
+// out.
 func WriteAccessOver(dir string, access Access, now time.Time, grace time.Duration) error {
 	before, _, err := readAccess(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,6 +38,11 @@ func WriteAccessOver(dir string, access Access, now time.Time, grace time.Durati
 			return s.SHA256 == user.PasswordSHA256 || !now.Before(s.Until)
 		})
 		if old.PasswordSHA256 != user.PasswordSHA256 {
+			for j := range user.Earlier {
+				if until := now.Add(grace); user.Earlier[j].Until.After(until) {
+					user.Earlier[j].Until = until
+				}
+			}
 			user.Earlier = append(user.Earlier, Secret{old.PasswordSHA256, old.Expires, now.Add(grace)})
 		}
 	}

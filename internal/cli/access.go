@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,13 +20,13 @@ func newAccess(o *options) *cobra.Command {
 
 func (o *options) accessExplain() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "explain SERVICE [SUBJECT]",
+		Use:   "explain SERVICE|CLIENT [SUBJECT]",
 		Short: "Say what a service may do, by which line of the manifest, and which line is missing",
-		Long: `Say what a service may do on the bus, and which line of the manifest gives it each right. It reads the
-manifest alone, so the project need not run. With a subject it says whether the service may publish it or
+		Long: `Say what a service, or a foreign client, may do on the bus, and which line of the manifest gives it each right. It
+reads the manifest alone, so the project need not run. With a subject it says whether the service may publish it or
 subscribe to it, and if not which line to write.`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: o.complete(o.serviceNames, o.subjectNames),
+		ValidArgsFunction: o.complete(o.userNames, o.subjectNames),
 		RunE: func(_ *cobra.Command, args []string) error {
 			m, err := o.load()
 			if err != nil {
@@ -59,7 +60,7 @@ subscribe to it, and if not which line to write.`,
 // rule is what gives a right, in the words of the manifest.
 func rule(r node.LineRight) string {
 	if r.Key == "" {
-		return "every service"
+		return "everybody"
 	}
 	return r.Key + ": " + r.Item
 }
@@ -81,32 +82,45 @@ func (o *options) printVerdicts(e node.Explanation) error {
 }
 
 func (o *options) accessRotate() *cobra.Command {
+	var overlap time.Duration
 	cmd := &cobra.Command{
-		Use:   "rotate [SERVICE…]",
+		Use:   "rotate [SERVICE|CLIENT…]",
 		Short: "Replace credentials now; nothing is restarted and nothing is lost",
 		Long: `Replace the passwords of services, or of all, at once; the platform does it by itself every quarter of an
 hour. Running services take the new ones without a gap. After a minute the old ones are refused and connections
-that still use them are closed.`,
-		ValidArgsFunction: o.complete(o.serviceNames),
+that still use them are closed.
+
+A foreign client is rotated when it is named, and never by itself: somebody has to carry its new password, which is in its
+file (hozo client NAME). The old one is good for --overlap, at once no more with --overlap 0s, and then its connections are
+closed.
+
+  hozo access rotate sensor --overlap 24h`,
+		ValidArgsFunction: o.complete(o.userNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := o.client()
 			if err != nil {
 				return err
 			}
-			done, err := client.Rotate(cmd.Context(), args)
+			done, err := client.Rotate(cmd.Context(), args, overlap)
 			if err != nil {
 				return err
 			}
 			if o.json {
 				return o.printJSON(done)
 			}
-			if len(done.Instances) == 0 {
+			if len(done.Instances)+len(done.Clients) == 0 {
 				o.say("no service has a credential")
-				return nil
 			}
-			o.say("replaced the credentials of %s; the old ones are refused from %s", strings.Join(done.Instances, ", "), done.Until.Local().Format("15:04:05"))
+			if len(done.Instances) > 0 {
+				o.say("replaced the credentials of %s; the old ones are refused from %s", strings.Join(done.Instances, ", "), done.Until.Local().Format("15:04:05"))
+			}
+			if len(done.Clients) > 0 {
+				o.say("replaced the passwords of %s; the old ones are refused from %s; hozo client %s shows the new one",
+					strings.Join(done.Clients, ", "), done.ClientsUntil.Local().Format(time.DateTime), done.Clients[0])
+			}
 			return nil
 		},
 	}
+	cmd.Flags().DurationVar(&overlap, "overlap", node.DefaultOverlap, "how long the old passwords of foreign clients are still good")
 	return o.jsonFlag(cmd)
 }

@@ -32,6 +32,15 @@ func (*options) serviceNames(m *manifest.Manifest) []string {
 	return names
 }
 
+// userNames are who has a credential: services and foreign clients.
+func (o *options) userNames(m *manifest.Manifest) []string {
+	names := o.serviceNames(m)
+	for _, c := range m.Clients {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
 func (*options) streamNames(m *manifest.Manifest) []string {
 	var names []string
 	for _, s := range m.Streams {

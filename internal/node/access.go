@@ -9,10 +9,11 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// Explanation says what a service may do on the bus and which lines of the manifest say so.
+// Explanation says what a service, or a foreign client, may do on the bus and which lines of the manifest say so.
 type Explanation struct {
 	Service  string      `json:"service"`
-	Declared string      `json:"declared"` // "hozo.yaml:12"
+	Client   bool        `json:"client,omitempty"` // it is a client of the manifest and no service
+	Declared string      `json:"declared"`         // "hozo.yaml:12"
 	Rights   []LineRight `json:"rights"`
 	Subject  string      `json:"subject,omitempty"` // when one was asked for
 	Verdicts []Verdict   `json:"verdicts,omitempty"`
@@ -32,21 +33,35 @@ type Verdict struct {
 	Fix     string        `json:"fix,omitempty"` // of what is not allowed
 }
 
-// Explain says what instance 1 of a service may do by m; the others differ only in the names of their own inbox and
-// reports. With a subject it says whether, and if not what would have to be written.
+// Explain says what a client, or instance 1 of a service, may do by m; the other instances differ only in the names of their
+// own inbox and reports. With a subject it says whether, and if not what would have to be written.
 func Explain(m *manifest.Manifest, service, subject string) (Explanation, error) {
+	e := Explanation{Service: service, Rights: []LineRight{}, Subject: subject}
+	var (
+		g       wire.Grant
+		all     []broker.Right
+		section = "services"
+	)
 	i := slices.IndexFunc(m.Services, func(s manifest.Service) bool { return s.Name == service })
-	if i < 0 {
-		return Explanation{}, unknownService(m, service)
+	at := slices.IndexFunc(m.Clients, func(c manifest.Client) bool { return c.Name == service })
+	switch {
+	case i >= 0:
+		g = wiringOf(m, m.Services[i], 1, streamsOf(m))
+		all = broker.RightsOf(g)
+	case at >= 0:
+		e.Client, section = true, "clients"
+		g = clientWiring(m, m.Clients[at])
+		g.Declared = m.Place("clients", service)
+		all = broker.ClientRightsOf(g)
+	default:
+		return e, unknownService(m, service)
 	}
-	g := wiringOf(m, m.Services[i], 1, streamsOf(m))
-	e := Explanation{Service: service, Declared: g.Declared, Rights: []LineRight{}, Subject: subject}
-	all := broker.RightsOf(g)
+	e.Declared = g.Declared
 	broker.SortRights(all)
 	for _, r := range slices.Compact(all) {
 		line := ""
 		if r.Key != "" {
-			line = m.Place("services", service, r.Key, r.Item)
+			line = m.Place(section, service, r.Key, r.Item)
 		}
 		e.Rights = append(e.Rights, LineRight{r, line})
 	}
@@ -61,7 +76,7 @@ func Explain(m *manifest.Manifest, service, subject string) (Explanation, error)
 			}
 		}
 		if v.Allowed = len(v.By) > 0; !v.Allowed {
-			v.Fix = fixOf(m, g, action, subject)
+			v.Fix = strings.Replace(fixOf(m, g, action, subject), "under services.", "under "+section+".", 1)
 		}
 		e.Verdicts = append(e.Verdicts, v)
 	}

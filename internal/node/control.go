@@ -102,7 +102,7 @@ func (c *control) routes() http.Handler {
 		if !decode(w, r, &in) {
 			return
 		}
-		done, err := c.node.rotateServices(r.Context(), in.Services)
+		done, err := c.node.rotateNamed(r.Context(), in.Names, in.Overlap)
 		answer(w, done, err)
 	})
 	mux.HandleFunc("POST /v1/down", c.down)
@@ -200,9 +200,10 @@ type scaleRequest struct {
 	Services map[string]int `json:"services"`
 }
 
-// rotateRequest names services; none is all.
+// rotateRequest names services and foreign clients; none is all services.
 type rotateRequest struct {
-	Services []string `json:"services"`
+	Names   []string      `json:"names"`
+	Overlap time.Duration `json:"overlap"` // of the passwords of clients
 }
 
 type applyReply struct {

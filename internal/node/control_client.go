@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/plan"
@@ -65,10 +66,11 @@ func (c *Client) Scale(ctx context.Context, services map[string]int) ([]plan.Ste
 	return reply.Steps, err
 }
 
-// Rotate replaces the credentials of services, or of all when none is named.
-func (c *Client) Rotate(ctx context.Context, services []string) (Rotation, error) {
+// Rotate replaces the credentials of services and foreign clients, or of all services when none is named. The old
+// passwords of clients are good for overlap, which is at most MostOverlap.
+func (c *Client) Rotate(ctx context.Context, names []string, overlap time.Duration) (Rotation, error) {
 	var done Rotation
-	err := c.do(ctx, http.MethodPost, "/v1/access/rotate", rotateRequest{services}, &done)
+	err := c.do(ctx, http.MethodPost, "/v1/access/rotate", rotateRequest{names, overlap}, &done)
 	return done, err
 }
 

@@ -115,24 +115,91 @@ func (n *Node) rotate(_ context.Context, due func(wire.Grant) bool) ([]string, e
 type Rotation struct {
 	Instances []string  `json:"instances"` // whose passwords were replaced
 	Until     time.Time `json:"until"`     // when the old ones stop being good
+
+	Clients      []string  `json:"clients,omitempty"` // foreign clients whose passwords were replaced
+	ClientsUntil time.Time `json:"clients_until,omitzero"`
 }
 
-// rotateServices replaces the passwords of services, or of all when none is named.
-func (n *Node) rotateServices(ctx context.Context, services []string) (Rotation, error) {
+const (
+	// DefaultOverlap is how long the replaced password of a foreign client is still good: somebody has to carry the new
+	// one there.
+	DefaultOverlap = time.Hour
+
+	// MostOverlap bounds it.
+	MostOverlap = 30 * 24 * time.Hour
+)
+
+// rotateNamed replaces the passwords of services and foreign clients, or of all services when nothing is named. overlap
+// is how long the old ones of clients are still good; those of services have credentialGrace.
+func (n *Node) rotateNamed(ctx context.Context, names []string, overlap time.Duration) (Rotation, error) {
 	m := n.current()
 	if m == nil {
 		return Rotation{}, errNoManifest
 	}
-	for _, name := range services {
-		if !slices.ContainsFunc(m.Services, func(s manifest.Service) bool { return s.Name == name }) {
+	if overlap < 0 || overlap > MostOverlap {
+		return Rotation{}, &fault.Error{Code: "access/overlap", Kind: fault.Misuse, What: fmt.Sprintf("an overlap of %v is not between 0 and %v", overlap, MostOverlap), Fix: "--overlap 1h"}
+	}
+	done := Rotation{Instances: []string{}}
+	services := false
+	for _, name := range names {
+		switch {
+		case slices.ContainsFunc(m.Clients, func(c manifest.Client) bool { return c.Name == name }):
+			done.Clients = append(done.Clients, name)
+		case slices.ContainsFunc(m.Services, func(s manifest.Service) bool { return s.Name == name }):
+			services = true
+		default:
 			return Rotation{}, unknownService(m, name)
 		}
 	}
-	users, err := n.rotate(ctx, func(g wire.Grant) bool { return len(services) == 0 || slices.Contains(services, g.Service) })
-	if users == nil {
-		users = []string{}
+	if services || len(names) == 0 {
+		users, err := n.rotate(ctx, func(g wire.Grant) bool { return len(names) == 0 || slices.Contains(names, g.Service) })
+		if err != nil {
+			return Rotation{}, err
+		}
+		done.Instances = append(done.Instances, users...)
+		done.Until = time.Now().Add(credentialGrace)
 	}
-	return Rotation{users, time.Now().Add(credentialGrace)}, err
+	if len(done.Clients) > 0 {
+		if err := n.rotateClients(m, done.Clients, overlap); err != nil {
+			return Rotation{}, err
+		}
+		done.ClientsUntil = time.Now().Add(overlap)
+	}
+	return done, nil
+}
+
+// rotateClients gives foreign clients new passwords. The broker knows them before their files do: a node that is killed in
+// between leaves the old ones good.
+func (n *Node) rotateClients(m *manifest.Manifest, names []string, overlap time.Duration) error {
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	grants, err := grantsOf(m, n.state, func(wire.Grant) bool { return false })
+	if err != nil {
+		return err
+	}
+	clients, err := clientGrants(m, n.state)
+	if err != nil {
+		return err
+	}
+	for i, g := range clients {
+		if slices.Contains(names, g.User) {
+			clients[i].Password = newPassword()
+		}
+	}
+	password, err := n.state.password()
+	if err != nil {
+		return err
+	}
+	port, err := n.state.port()
+	if err != nil {
+		return err
+	}
+	access := withClients(accessOf(password, append(leaving(n.state, grants), grants...)), clients)
+	if err := broker.WriteAccessOver(n.state.broker(), access, time.Now(), overlap); err != nil {
+		return err
+	}
+	n.foreign = clients
+	return writeClients(n.state, m, clients, port)
 }
 
 func unknownService(m *manifest.Manifest, name string) error {
@@ -140,8 +207,11 @@ func unknownService(m *manifest.Manifest, name string) error {
 	for _, s := range m.Services {
 		names = append(names, s.Name)
 	}
+	for _, c := range m.Clients {
+		names = append(names, c.Name)
+	}
 	return &fault.Error{
-		Code: "node/unknown-service", Kind: fault.Misuse, What: fmt.Sprintf("there is no service %q", name), Where: filepath.Base(m.Path),
+		Code: "node/unknown-service", Kind: fault.Misuse, What: fmt.Sprintf("there is no service or client %q", name), Where: filepath.Base(m.Path),
 		Fix: fmt.Sprintf("name one of %v", names),
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/hozo-dev/hozo/internal/node"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/wire"
@@ -35,7 +36,7 @@ func TestCredentialsAreReplacedUnderLoadAndAcrossAKilledNode(t *testing.T) {
 		}
 	}
 	for round := range 2 {
-		done, err := p.client.Rotate(testkit.Context(t), nil)
+		done, err := p.client.Rotate(testkit.Context(t), nil, node.DefaultOverlap)
 		if err != nil || len(done.Instances) != 3 {
 			t.Fatalf("rotate: %v, %v", done, err)
 		}

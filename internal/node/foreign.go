@@ -91,21 +91,28 @@ func clientGrants(m *manifest.Manifest, st state) ([]wire.Grant, error) {
 		if old.Password == "" {
 			old.Password = newPassword()
 		}
-		g := wire.Grant{
-			Version: wire.GrantVersion, Project: m.Project, Service: c.Name, User: c.Name, Password: old.Password,
-			Inbox: "_INBOX." + c.Name, Consumes: clientSources(c), Watches: c.Watches, Calls: c.Calls, Serves: c.Serves,
-			Enqueues: c.Enqueues, Queues: grantQueues(m, c.Enqueues),
-		}
-		for _, p := range c.Publishes {
-			if p.Live {
-				g.Live = append(g.Live, p.Subject)
-			} else {
-				g.Publish = append(g.Publish, wire.Route{Subject: p.Subject, Stream: p.Stream})
-			}
-		}
+		g := clientWiring(m, c)
+		g.Password = old.Password
 		grants = append(grants, g)
 	}
 	return grants, nil
+}
+
+// clientWiring is what the lines of a client say.
+func clientWiring(m *manifest.Manifest, c manifest.Client) wire.Grant {
+	g := wire.Grant{
+		Version: wire.GrantVersion, Project: m.Project, Service: c.Name, User: c.Name,
+		Inbox: "_INBOX." + c.Name, Consumes: clientSources(c), Watches: c.Watches, Calls: c.Calls, Serves: c.Serves,
+		Enqueues: c.Enqueues, Queues: grantQueues(m, c.Enqueues),
+	}
+	for _, p := range c.Publishes {
+		if p.Live {
+			g.Live = append(g.Live, p.Subject)
+		} else {
+			g.Publish = append(g.Publish, wire.Route{Subject: p.Subject, Stream: p.Stream})
+		}
+	}
+	return g
 }
 
 // clientSources are the streams that a client consumes, each by the durable consumer of its name.

@@ -175,6 +175,24 @@ func (b *TestBroker) Grant(t testing.TB, g wire.Grant) wire.Grant {
 	return g
 }
 
+// Client lets a foreign client in, as the platform would: g.Service is its name, and that of its durable consumers.
+func (b *TestBroker) Client(t testing.TB, g wire.Grant) wire.Grant {
+	t.Helper()
+	sources := slices.Clone(g.Consumes)
+	for i := range sources {
+		sources[i].Durable = g.Service
+	}
+	g = b.Grant(t, g) // makes its streams and readers
+	g.User, g.Inbox, g.Consumes = g.Service, "_INBOX."+g.Service, sources
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.access.Users[len(b.access.Users)-1] = broker.ClientOf(g)
+	if err := broker.WriteAccess(b.Dir, b.access); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 // Rotate gives the user of g a new password and writes the grant to file, as the platform would; the old password is good
 // for grace. The owner is told.
 func (b *TestBroker) Rotate(t testing.TB, g wire.Grant, file string, grace time.Duration) wire.Grant {
