@@ -14,6 +14,7 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/internal/sdnotify"
+	"github.com/hozo-dev/hozo/task"
 )
 
 // DefaultGrace is how long a service may take to stop; it is the default stop grace of the manifest.
@@ -44,6 +45,9 @@ func (s *Service) assemble(ctx context.Context, parts []Part) (*crew, error) {
 	flat, err := s.expand(parts)
 	if err != nil {
 		return nil, err
+	}
+	if kind := task.IsolatedKind(); kind != "" {
+		flat = slices.DeleteFunc(flat, func(p Part) bool { return p.build != nil && p.kind != kind && !p.isolated })
 	}
 	c := &crew{service: s, grace: DefaultGrace}
 	for _, p := range flat {
@@ -86,7 +90,7 @@ func (s *Service) build(parts []Part, grace time.Duration) (members []member, er
 		members = append(members, m)
 		workers += m.workers
 	}
-	if s.conn != nil {
+	if s.conn != nil && task.IsolatedKind() == "" {
 		s.conn.Counters().SetWorkers(workers)
 		members = append(members, member{name: "reports", layer: layerReports, runner: newFuncRunner(s.conn.RunReports)})
 	}

@@ -40,6 +40,7 @@ import (
 	"syscall"
 
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/task"
 	"github.com/hozo-dev/hozo/wire"
 )
 
@@ -117,6 +118,9 @@ func newLogger() *slog.Logger {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("service", serviceName())
 	if instance := os.Getenv(wire.EnvInstance); instance != "" {
 		log = log.With("instance", instance)
+	}
+	if kind := task.IsolatedKind(); kind != "" {
+		log = log.With("isolated", kind)
 	}
 	return log
 }

@@ -25,6 +25,7 @@ import (
 func TestMain(m *testing.M) {
 	testkit.Main(m,
 		testkit.Child("http", func() { hozo.Main(hozo.HTTP(http.HandlerFunc(hello))) }),
+		testkit.Child("isolated", isolated),
 		testkit.Child("nothing", func() { hozo.Main() }),
 		testkit.Child("stage", func() {
 			hozo.Main(hozo.Stage(raw, func(context.Context, bus.Event[order], *bus.Out) error { return nil }))

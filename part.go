@@ -19,6 +19,8 @@ import (
 // Part is one thing that a service does. The functions of this package make them.
 type Part struct {
 	needsBus bool
+	kind     string           // of the tasks that it does
+	isolated bool             // it runs in the children that do isolated tasks, too
 	grace    time.Duration    // of a Grace; else 0
 	use      []bus.Middleware // of a Use
 	conn     *bus.Conn        // of a Bus
@@ -106,7 +108,7 @@ func HandleBatch[T any](kind task.Kind[T], fn func(ctx context.Context, ts []tas
 }
 
 func handle[T any](kind string, config []task.WorkerConfig, newWorker func(*bus.Conn, task.WorkerConfig) *task.Worker[T]) Part {
-	return Part{needsBus: true, build: func(s *Service, grace time.Duration) (member, error) {
+	return Part{needsBus: true, kind: kind, build: func(s *Service, grace time.Duration) (member, error) {
 		name := "task " + kind
 		cfg, err := one(name, config)
 		if err != nil {
@@ -245,7 +247,7 @@ func (c countedRouter) Handler(r *http.Request) (http.Handler, string) { return 
 // whole service stops; a helper that runs as long as the service waits for ctx. ctx ends after all handlers have
 // returned, so that they can lean on fn to their end.
 func Func(name string, fn func(ctx context.Context, s *Service) error) Part {
-	return Part{build: func(s *Service, _ time.Duration) (member, error) {
+	return Part{isolated: true, build: func(s *Service, _ time.Duration) (member, error) {
 		return member{name: name, layer: layerFuncs, runner: newFuncRunner(func(ctx context.Context) error { return fn(ctx, s) })}, nil
 	}}
 }

@@ -2,17 +2,22 @@ package hozo_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/hozo-dev/hozo"
 	"github.com/hozo-dev/hozo/internal/testkit"
+	"github.com/hozo-dev/hozo/task"
 )
 
 func TestPlainHTTPProgramNeedsNoPlatform(t *testing.T) {
@@ -132,4 +137,45 @@ func (c *rawConn) response(t *testing.T) (int, string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(body)
+}
+
+// isolated is a service whose tasks are done in child processes.
+func isolated() {
+	kind := task.NewResultKind[order, int](packing.Name(), task.Config{})
+	hozo.Main(
+		hozo.HTTP(http.HandlerFunc(hello)), // a child that served it, too, would find the port taken
+		hozo.Func("shop", func(ctx context.Context, s *hozo.Service) error {
+			if task.IsolatedKind() == "" {
+				h, err := kind.Enqueue(ctx, s.Conn(), order{"tea"})
+				if err != nil {
+					return err
+				}
+				pid, err := h.Wait(ctx)
+				if err != nil {
+					return err
+				}
+				fmt.Println("packed in another process:", pid != os.Getpid())
+			}
+			<-ctx.Done()
+			return nil
+		}),
+		hozo.HandleResult(kind, func(context.Context, task.Task[order]) (int, error) { return os.Getpid(), nil }, task.WorkerConfig{Isolate: &task.Isolation{}}),
+	)
+}
+
+func TestIsolatedTasksAreDoneByTheSameProgramInAnotherProcess(t *testing.T) {
+	platform(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	ln.Close() // free again, most likely
+	child := testkit.Start(t, "isolated", "PORT="+port, "LISTEN_FDS=")
+	testkit.Eventually(t, func() bool { return strings.Contains(child.Output(), "packed in another process: true") }, "the task is done")
+	child.Signal(t, syscall.SIGTERM)
+	testkit.Wait(t, child.Done)
+	if err := child.Err(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
 }

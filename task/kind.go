@@ -27,6 +27,7 @@ const (
 	CodeRejected    = "task/rejected"    // the handler returned Reject without a code of its own
 	CodeFailed      = "task/error"       // the handler's error had no code
 	CodePanic       = "task/panic"       // the handler panicked
+	CodeCrashed     = "task/crashed"     // the child process that ran the handler has ended
 	CodeTimeout     = "task/timeout"     // the handler overran Config.Timeout
 	CodeInterrupted = "task/interrupted" // no attempt ever ended: the task seems to end its worker
 	CodeQueueFull   = "task/queue-full"  // the queue is at its bound

@@ -24,7 +24,7 @@ type image struct{ Path string }
 
 func TestMain(m *testing.M) {
 	testkit.Main(m, testkit.Child("worker", workerChild), testkit.Child("actor", actorChild), testkit.Child("locker", lockerChild),
-		testkit.Child("drill", drillChild), testkit.Child("joined", joinedChild), testkit.Child("relay", relayChild))
+		testkit.Child("drill", drillChild), testkit.Child("joined", joinedChild), testkit.Child("relay", relayChild), testkit.Child("isolated", isolatedChild))
 }
 
 // workerChild takes one task, says so and holds it until it is killed.

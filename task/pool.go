@@ -82,10 +82,8 @@ func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(co
 // Ready is closed when the broker's queue of the kind has been found.
 func (w *pool) Ready() <-chan struct{} { return w.ready }
 
-// Run does tasks until ctx ends. Then it takes no more and waits for the running handlers; after DrainGrace their
-// contexts end, and what they have not done is given back for another worker to start at once. Run returns when every
-// handler has returned. It returns the fault task/not-handled when the kind is not declared under handles.
-func (w *pool) Run(ctx context.Context) error {
+// run is Worker.Run in the process that does the tasks.
+func (w *pool) run(ctx context.Context) error {
 	if g := w.conn.Grant(); !slices.Contains(g.Handles, w.kind) {
 		return &fault.Error{
 			Code: CodeNotHandled, What: fmt.Sprintf("service %q may not handle tasks of kind %q", g.Service, w.kind),

@@ -33,6 +33,8 @@ type WorkerConfig struct {
 	// waits for that many after the first; default 50ms. Others ignore both.
 	Batch  int
 	Linger time.Duration
+
+	Isolate *Isolation // handlers run in child processes; nil: in this one
 }
 
 func (c WorkerConfig) withDefaults() WorkerConfig {
@@ -143,6 +145,22 @@ type BatchError []error
 
 // Error joins the errors.
 func (e BatchError) Error() string { return fmt.Sprint(errors.Join(e...)) }
+
+// Run does tasks until ctx ends. Then it takes no more and waits for the running handlers; after DrainGrace their
+// contexts end, and what they have not done is given back for another worker to start at once. Run returns when every
+// handler has returned. It returns the fault task/not-handled when the kind is not declared under handles.
+func (w *Worker[T]) Run(ctx context.Context) error {
+	if w.cfg.Isolate == nil {
+		return w.pool.run(ctx)
+	}
+	if IsolatedKind() == w.kind {
+		return w.serveParent(ctx)
+	}
+	isolated := newChildren(w.kind, *w.cfg.Isolate, w.task.Crashes, w.log)
+	defer isolated.stop()
+	w.do = isolated.do
+	return w.pool.run(ctx)
+}
 
 // Concurrency is how many handlers the Worker runs at once.
 func (w *Worker[T]) Concurrency() int { return w.cfg.Concurrency }
