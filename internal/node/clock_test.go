@@ -82,16 +82,8 @@ func TestEventsFlowThroughJumpsOfTheClock(t *testing.T) {
 	}
 	stop.Store(true)
 	sending.Wait()
-	after := p.await(t, "everything is read", func(s status.Snapshot) bool {
-		for _, stream := range s.Streams {
-			for _, c := range stream.Consumers {
-				if c.Lag+uint64(c.InFlight) > 0 {
-					return false
-				}
-			}
-		}
-		return ready(s)
-	})
+	var drain status.Drain
+	after := p.await(t, "everything is read", func(s status.Snapshot) bool { return drain.Behind(s) == "" && ready(s) })
 	want, got := pids(before), pids(after)
 	delete(want, "spread.1")
 	delete(got, "spread.1")

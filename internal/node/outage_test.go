@@ -94,19 +94,8 @@ func TestEverybodyOutlivesABrokerThatIsAway(t *testing.T) {
 	testkit.Eventually(t, func() bool { return traffic.flowed(50) }, "everything flows again")
 	sent := traffic.end()
 
-	p.await(t, "everything is read", func(s status.Snapshot) bool {
-		for _, stream := range s.Streams {
-			if len(stream.Consumers) == 0 {
-				return false
-			}
-			for _, c := range stream.Consumers {
-				if c.Lag+uint64(c.InFlight) > 0 {
-					return false
-				}
-			}
-		}
-		return ready(s)
-	})
+	var drain status.Drain
+	p.await(t, "everything is read", func(s status.Snapshot) bool { return drain.Behind(s) == "" && ready(s) })
 	if diff := cmp.Diff(pids(before), pids(p.status(t))); diff != "" {
 		t.Errorf("services were replaced (-before +after):\n%s", diff)
 	}
