@@ -2,12 +2,14 @@ package hozo_test
 
 import (
 	"context"
+	"database/sql"
 	"testing"
 	"time"
 
 	"github.com/hozo-dev/hozo"
 	"github.com/hozo-dev/hozo/internal/testkit"
 	"github.com/hozo-dev/hozo/task"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of database/sql
 )
 
 func TestHandleResultAnswersWhoeverWaits(t *testing.T) {
@@ -51,6 +53,43 @@ func TestHandleBatchGetsTasksTogether(t *testing.T) {
 	)
 	if n := testkit.Wait(t, sizes); n != 3 {
 		t.Errorf("%d tasks came together", n)
+	}
+	if err := s.stop(t); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestRelayEnqueuesWhatATransactionHasCommitted(t *testing.T) {
+	platform(t)
+	db, err := sql.Open("pgx", testkit.Postgres(t).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := task.CreateOutbox(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	packed := make(chan string, 1)
+	s := run(t, hozo.Relay(db), hozo.Handle(packing, func(_ context.Context, one task.Task[order]) error {
+		packed <- one.Args.Item
+		return nil
+	}))
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := packing.EnqueueTx(t.Context(), tx, order{"tea"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if item := testkit.Wait(t, packed); item != "tea" {
+		t.Errorf("%q was packed", item)
 	}
 	if err := s.stop(t); err != nil {
 		t.Errorf("Run: %v", err)

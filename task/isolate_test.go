@@ -65,7 +65,10 @@ func misbehave(ctx context.Context, t task.Task[string]) (string, error) {
 			hoard = append(hoard, make([]byte, 64<<20))
 		}
 	case "grow": // without one
-		for ctx.Err() == nil {
+		for range time.Tick(5 * time.Millisecond) {
+			if ctx.Err() != nil {
+				break
+			}
 			block := make([]byte, 8<<20)
 			for i := range block {
 				block[i] = 1

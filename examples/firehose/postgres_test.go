@@ -120,7 +120,7 @@ func percentile(took []time.Duration, p int) time.Duration {
 // and in the end each event is a row once. HOZO_DRILL_DB_SECONDS (of the outage; 600) and HOZO_DRILL_DB_MBS (MB a second;
 // 20) make it the long one; how long ingest took before and meanwhile is in the log.
 func TestIntakeGoesOnWhileTheDatabaseIsAway(t *testing.T) {
-	outage := time.Duration(fromEnv(t, "HOZO_DRILL_DB_SECONDS", 8)) * time.Second
+	outage := time.Duration(fromEnv(t, "HOZO_DRILL_DB_SECONDS", 6)) * time.Second
 	rate := fromEnv(t, "HOZO_DRILL_DB_MBS", 1)
 	pg := testkit.Postgres(t)
 	server, err := url.Parse(pg.URL)
@@ -156,7 +156,7 @@ func TestIntakeGoesOnWhileTheDatabaseIsAway(t *testing.T) {
 		}
 	}
 	testkit.Eventually(t, func() bool { return countRows(t, pg) > 0 }, "rows are stored")
-	observe(max(3*time.Second, min(outage/2, time.Minute)))
+	observe(max(2*time.Second, min(outage/2, time.Minute)))
 	before := watch.lag
 	s.phase.Store(1)
 	pg.Freeze(t)
