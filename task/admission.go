@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hozo-dev/hozo/bus"
@@ -20,6 +21,7 @@ type admission struct {
 	conn  *bus.Conn
 	queue wire.TaskQueue
 	max   int64
+	paced atomic.Bool // tasks wait in it until they are let out
 
 	mu     sync.Mutex
 	depth  int64     // when it was looked at last
@@ -61,6 +63,7 @@ func (a *admission) admitOnce(ctx context.Context, n int64) error {
 			Fix: "see hozo status; it works again when the broker is back",
 		}
 	}
+	a.paced.Store(stream.CachedInfo().Config.Metadata[wire.MetaPaced] != "")
 	a.depth, a.looked = int64(stream.CachedInfo().State.Msgs), time.Now() //nolint:gosec // a stream holds fewer than 2^63 messages
 	left := a.max - a.depth
 	if left < n {

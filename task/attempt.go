@@ -29,6 +29,7 @@ func (w *pool) begin(work context.Context, msg *nats.Msg, leases []*lease, n int
 		err = &fault.Error{Code: CodeBadHeader, What: "the task cannot be read", Where: "task " + w.kind, Err: err, Fix: "correct the program that enqueued it; see decision 0018 for the headers"}
 	}
 	if w.fit(work, l, err) {
+		w.notePace(&l.d, paceBegun)
 		return n + 1
 	}
 	w.leave(l)
@@ -62,6 +63,10 @@ func (w *pool) fit(work context.Context, l *lease, bad error) bool {
 			_ = retry(work, func(ctx context.Context) error { return unlock(ctx, w.conn, w.kind, d.token, hash) }) // Cancel has done it, too
 		}
 		w.acknowledge(l)
+		return false
+	}
+	if bad == nil && !d.released && w.paced.Load() {
+		w.setAside(work, l)
 		return false
 	}
 	again := d.delivered > 1 || w.forgotten(d)

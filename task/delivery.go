@@ -33,6 +33,7 @@ type delivery struct {
 	unique    string // scope:hash
 	key       string
 	cancelled bool   // a tombstone
+	released  bool   // let out of a limited queue
 	flow      string // id of the workflow that it belongs to
 }
 
@@ -73,6 +74,7 @@ func (d *delivery) parseHeader(h nats.Header) error {
 		return err
 	}
 	d.key, d.flow = h.Get(wire.HeaderKey), h.Get(wire.HeaderFlow)
+	d.released = strings.HasPrefix(h.Get(headerScheduler), wire.TaskStream+".") && strings.Contains(h.Get(headerScheduler), ".w.")
 	d.cancelled = State(h.Get(wire.HeaderState)) == Cancelled
 	d.unique = h.Get(wire.HeaderUnique)
 	if scope, hash, ok := strings.Cut(d.unique, ":"); d.unique != "" && (!ok || hash == "" || wire.TaskToken(hash) != hash ||

@@ -55,9 +55,11 @@ func (k Kind[T]) Enqueue(ctx context.Context, c *bus.Conn, args T, opts ...Optio
 		return Handle{}, err
 	}
 	putTrace(ctx, msg)
-	if err := admissionOf(c, q).admit(ctx, 1); err != nil {
+	admission := admissionOf(c, q)
+	if err := admission.admit(ctx, 1); err != nil {
 		return Handle{}, k.wrap(err)
 	}
+	admission.place(msg)
 	h := k.handle(c, q, e.id)
 	if e.given {
 		if known, err := h.known(ctx); err != nil || known {

@@ -89,6 +89,7 @@ func (e *Enqueuer[T]) Enqueue(ctx context.Context, args T, opts ...Option) (Hand
 	if err := e.admission.admit(ctx, 1); err != nil {
 		return Handle{}, e.kind.wrap(err)
 	}
+	e.admission.place(msg)
 	if err := e.mend(ctx, cap(e.slots)); err != nil {
 		return Handle{}, e.kind.wrap(err)
 	}

@@ -75,7 +75,7 @@ func (h Handle) Status(ctx context.Context) (Status, error) {
 		return Status{}, &fault.Error{Code: CodeUnknown, What: "nothing is known of the task", Where: h.where(), Fix: "set Keep of the kind to know what has become of its tasks"}
 	}
 	s := Status{State: Pending, Attempt: 1, Changed: msg.time}
-	if at, ok := strings.CutPrefix(msg.header.Get(headerSchedule), "@at "); ok {
+	if at, ok := strings.CutPrefix(msg.header.Get(headerSchedule), "@at "); ok && !msg.waits(h.queue) {
 		s.State = Scheduled
 		s.Due, _ = time.Parse(time.RFC3339Nano, at) // the broker has parsed it, too
 	}
@@ -178,11 +178,20 @@ func (h Handle) cancel(ctx context.Context, early bool, keep time.Duration) erro
 	}
 	// Order: what is scheduled can become runnable meanwhile, but not the other way round.
 	lock, err := h.bury(ctx, wire.ScheduleSubject(h.queue, h.Kind, token), headerSchedule, time.Second)
-	for p := High; p <= Low && err == nil; p++ {
+	take := func(subject, header string, keep time.Duration) {
+		if err != nil {
+			return
+		}
 		var own string
-		own, err = h.bury(ctx, runnable(h.queue, h.Kind, p, token), "", 0)
+		own, err = h.bury(ctx, subject, header, keep)
 		lock = cmp.Or(lock, own)
 	}
+	waiting := waitPattern(h.queue, h.Kind, token)
+	take(waiting, headerSchedule, time.Second)
+	for p := High; p <= Low; p++ {
+		take(runnable(h.queue, h.Kind, p, token), "", 0)
+	}
+	take(waiting, headerSchedule, time.Second) // a worker may have set it aside meanwhile
 	if _, hash, unique := strings.Cut(lock, ":"); unique && err == nil {
 		err = unlock(ctx, h.conn, h.Kind, token, hash)
 	}
@@ -216,7 +225,7 @@ func (h Handle) bury(ctx context.Context, subject, header string, keep time.Dura
 	if keep > 0 {
 		stone[jetstream.MsgTTLHeader] = []string{keep.String()}
 	}
-	_, err = h.conn.PublishFrame(ctx, subject, stone, nil)
+	_, err = h.conn.PublishFrame(ctx, msg.sub, stone, nil)
 	if fault.Code(err) == bus.CodeWrongSequence {
 		return lock, nil // it has gone on: the record says what it is
 	}

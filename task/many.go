@@ -48,8 +48,12 @@ func (k Kind[T]) EnqueueMany(ctx context.Context, c *bus.Conn, args []T, opts ..
 			putTrace(ctx, msg)
 			msgs, made = append(msgs, msg), append(made, k.handle(c, q, e.id))
 		}
-		if err := admissionOf(c, q).admit(ctx, int64(n)); err != nil {
+		admission := admissionOf(c, q)
+		if err := admission.admit(ctx, int64(n)); err != nil {
 			return handles, k.wrap(err)
+		}
+		for _, msg := range msgs {
+			admission.place(msg)
 		}
 		if err := storeAtomic(ctx, c, msgs); err != nil {
 			return handles, k.wrap(err)

@@ -10,6 +10,9 @@ const (
 	// lookTimeout bounds the looks at records of one turn; what takes longer is made up for by the next.
 	lookTimeout = 2 * time.Second
 
+	// pacedTicks is after how many ticks it is looked again whether the queue is limited: 2 s.
+	pacedTicks = 20
+
 	// settling is how long after a connection was made a worker leaves tasks alone that were handed out before: their
 	// owners come back at the same time and say so.
 	settling = 2 * time.Second
@@ -33,6 +36,11 @@ func (w *pool) observe(work context.Context, stopped <-chan struct{}) {
 			w.refresh()
 		}
 		w.lookAt(work, ticks%10 == 0)
+		if ticks%pacedTicks == 0 {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(work), lookTimeout)
+			_ = w.lookPaced(ctx) // the next time tells
+			cancel()
+		}
 	}
 }
 

@@ -60,6 +60,9 @@ type pool struct {
 	short time.Duration // longest delay that is waited for in the consumer
 	since moment        // when it was made, or noticed
 	notes notes
+
+	pace  string      // subject of words to the dispatcher
+	paced atomic.Bool // the queue is limited: what has not been let out is set aside
 }
 
 func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(context.Context, []*lease, []outcome)) *pool {
@@ -70,6 +73,7 @@ func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(co
 	if testtime.Moved(c) {
 		w.short = 0 // what waits in the consumer cannot be moved
 	}
+	w.pace = wire.PaceSubject(w.queue)
 	for p := High; p <= Low; p++ {
 		w.lanes = append(w.lanes, newLane(c, w.queue, kind, p))
 	}
@@ -132,9 +136,8 @@ func (w *pool) run(ctx context.Context) error {
 
 // await waits for the kind's consumers; false when ctx ended first.
 func (w *pool) await(ctx context.Context) bool {
-	stream := wire.StreamName(wire.QueueStream(w.queue))
 	for waiting := false; ; waiting = true {
-		_, err := w.conn.JetStream().Consumer(ctx, stream, wire.TaskDurable(w.kind, wire.TaskPriority1))
+		err := w.lookPaced(ctx)
 		if err == nil {
 			return true
 		}
@@ -145,6 +148,15 @@ func (w *pool) await(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// lookPaced finds out whether the queue is limited.
+func (w *pool) lookPaced(ctx context.Context) error {
+	consumer, err := w.conn.JetStream().Consumer(ctx, wire.StreamName(wire.QueueStream(w.queue)), wire.TaskDurable(w.kind, wire.TaskPriority1))
+	if err == nil {
+		w.paced.Store(consumer.CachedInfo().Config.Metadata[wire.MetaPaced] != "")
+	}
+	return err
 }
 
 // room is how many tasks may be on their way.

@@ -236,6 +236,7 @@ func (w *pool) release(ctx context.Context, l *lease) {
 // acknowledge takes the message off the queue. When that is lost, the message comes again and its record, if it has
 // one, says that it is dealt with.
 func (w *pool) acknowledge(l *lease) {
+	defer w.notePace(&l.d, paceLeft)
 	if err := w.conn.NATS().Publish(l.d.msg.Reply, finished); err != nil {
 		if now, more := w.quiet.pass(); now {
 			w.log.Warn("a task that has ended may be delivered again: the broker is away", "task", l.d.id, "error", err, "more_not_logged", more)

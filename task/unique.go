@@ -97,6 +97,10 @@ func find(ctx context.Context, c *bus.Conn, queue, kind, token string) (*stored,
 	if err != nil || (scheduled != nil && scheduled.header.Get(headerSchedule) != "") {
 		return scheduled, err
 	}
+	waiting, err := findWaiting(ctx, c, queue, kind, token)
+	if err != nil || waiting != nil {
+		return waiting, err
+	}
 	for p := High; p <= Low; p++ {
 		msg, err := directGet(ctx, c, stream, runnable(queue, kind, p, token))
 		if err != nil {
@@ -106,7 +110,7 @@ func find(ctx context.Context, c *bus.Conn, queue, kind, token string) (*stored,
 			return msg, nil
 		}
 	}
-	return nil, nil
+	return findWaiting(ctx, c, queue, kind, token) // a worker may have set it aside meanwhile
 }
 
 // unlock gives the uniqueness of a task back, if it is the task's. hash is what its header says.

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 )
@@ -8,9 +10,12 @@ import (
 // Streams and subjects of the task queue. A queue's stream holds what is to be done, and nothing of it is kept once it is
 // done; hozo.record holds what is known of a task. Decision 0018 has the whole contract.
 const (
-	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>,c.<cron>,o.<service>}
+	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>,w.<kind>.<priority>.<key>.<id>,c.<cron>,o.<service>}
 	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>,w.<kind>.<id>,s.<kind>.<id:step>,f.<flow>}
 	TaskNote      = "hozo.tasknote"   // core subject of notes to whoever runs a task: hozo.tasknote.<kind>
+	TaskWait      = "hozo.taskwait"   // core subject of tasks that begin to wait in a limited queue: hozo.taskwait.<queue>.<kind>.<priority>.<key>.<id>
+	TaskPace      = "hozo.taskpace"   // core subject of workers' words on tasks that were let out: hozo.taskpace.<queue>
+	MetaPaced     = "hozo-paced"      // of a queue's stream and consumers: its tasks wait until they are let out
 	TaskChange    = "hozo.taskchange" // core subject of changes of records: hozo.taskchange.<kind>.<id>
 	MaxTaskID     = 256               // bytes of an id, before it is escaped
 	TaskPriority1 = 1                 // the highest
@@ -54,6 +59,39 @@ func TaskSubject(queue, kind string, priority int, id string) string {
 func ScheduleSubject(queue, kind, id string) string {
 	return TaskStream + "." + StreamName(queue) + ".s." + StreamName(kind) + "." + id
 }
+
+// WaitSubject is where the task id waits in a limited queue until it is let out, by a token of its key.
+func WaitSubject(queue, kind string, priority int, key, id string) string {
+	return fmt.Sprintf("%s.%s.w.%s.%d.%s.%s", TaskStream, StreamName(queue), StreamName(kind), priority, key, id)
+}
+
+// WaitPrefix begins the subjects of everything that waits in a limited queue.
+func WaitPrefix(queue string) string { return TaskStream + "." + StreamName(queue) + ".w." }
+
+// WaitingSubject is where it is said that a task has begun to wait: hozo.taskwait.<queue>.<kind>.<priority>.<key>.<id>.
+func WaitingSubject(queue string) string { return TaskWait + "." + StreamName(queue) }
+
+// PaceSubject is where workers say that they have begun a task that was let out, and that it has left.
+func PaceSubject(queue string) string { return TaskPace + "." + StreamName(queue) }
+
+// KeyToken writes the key of a task as one token of a subject. Long keys become a digest.
+func KeyToken(key string) string {
+	if key == "" {
+		return NoKeyToken
+	}
+	token := TaskToken(key)
+	if len(token) > maxKeyToken {
+		sum := sha256.Sum256([]byte(key))
+		return "%01" + hex.EncodeToString(sum[:16])
+	}
+	return token
+}
+
+// NoKeyToken is the token of tasks without a key. No key has it: keys hold no control characters.
+const NoKeyToken = "%00"
+
+// maxKeyToken is long enough for names and ids and short beside the rest of a task.
+const maxKeyToken = 96
 
 // CronSubject holds what has come of a cron whose tasks are in the queue.
 func CronSubject(queue, cron string) string {

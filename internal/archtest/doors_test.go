@@ -31,6 +31,7 @@ var doors = map[string][]string{
 	"internal/testtime":  {},
 	"internal/envfile":   {"fault"},
 	"internal/cron":      {"internal/schedule", "wire"},
+	"internal/dispatch":  {"wire"},
 
 	"bus":           {"wire", "fault", "internal/lifecycle"},
 	"bus/protobuf":  {"bus"},
@@ -54,7 +55,7 @@ var doors = map[string][]string{
 	"internal/builtin":    {".", "bus", "task", "sink", "sink/sqlite", "sink/postgres", "sink/file", "web", "internal/manifest", "internal/jsonscan", "internal/zmtp", "internal/lifecycle", "wire", "fault"},
 	"internal/node": {
 		"internal/manifest", "internal/plan", "internal/autoscale", "internal/supervisor", "internal/keeper", "internal/broker",
-		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "internal/schedule", "internal/cron", "bus", "task", "wire", "fault",
+		"internal/status", "internal/lifecycle", "internal/sdnotify", "internal/envfile", "internal/schedule", "internal/cron", "internal/dispatch", "bus", "task", "wire", "fault",
 	},
 	// supervisord is a process manager of its own, for a host that had Supervisor: it spawns its children itself, where
 	// everything else asks the keeper to. The two share only how children are reaped.
@@ -91,7 +92,7 @@ var sole = map[string]struct {
 	why   string
 }{
 	"github.com/nats-io/nats-server/v2":        {[]string{"internal/broker"}, "the engine is one room's affair; everybody else is a client"},
-	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/cron", "internal/builtin", "internal/testkit", "hozotest"}, "services speak the bus's words, not the engine's"},
+	"github.com/nats-io/nats.go":               {[]string{"bus", "task", "sink", "sink/file", "sink/sqlite", "internal/broker", "internal/node", "internal/cron", "internal/dispatch", "internal/builtin", "internal/testkit", "hozotest"}, "services speak the bus's words, not the engine's"},
 	"github.com/goccy/go-yaml":                 {[]string{"internal/manifest"}, "only the manifest is YAML"},
 	"modernc.org/sqlite":                       {[]string{"sink/sqlite", "examples", "bench"}, "a driver links only where it is used"},
 	"github.com/jackc/pgx/v5":                  {[]string{"sink/postgres", "examples", "bench"}, "a driver links only where it is used"},

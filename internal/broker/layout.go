@@ -38,6 +38,7 @@ type ConsumerSpec struct {
 	PerKey   bool     // one partition of a source that is read in the order of keys: its owner's record keeps its position
 	Foreign  bool     // read by a client that does not say "in progress"
 	tasks    bool     // hands out tasks
+	paced    bool     // and those of a limited queue
 }
 
 // Consumers are the consumers that src is read by: one, or one for each partition.
@@ -144,6 +145,9 @@ func (c ConsumerSpec) consumerConfig() jetstream.ConsumerConfig {
 	}
 	if c.tasks {
 		cfg.AckWait, cfg.MaxAckPending = taskAckWait, taskMaxAckPending
+	}
+	if c.paced {
+		cfg.Metadata = map[string]string{wire.MetaPaced: "1"}
 	}
 	if c.Ordered {
 		cfg.AckPolicy, cfg.AckWait, cfg.MaxAckPending = jetstream.AckAllPolicy, orderedAckWait, -1

@@ -117,7 +117,8 @@ func sameStream(have, want jetstream.StreamConfig) bool {
 		unlimited(have.MaxMsgsPerSubject) == unlimited(want.MaxMsgsPerSubject) &&
 		have.DiscardNewPerSubject == want.DiscardNewPerSubject && have.AllowMsgTTL == want.AllowMsgTTL &&
 		have.AllowRollup == want.AllowRollup && have.AllowAtomicPublish == want.AllowAtomicPublish &&
-		have.AllowMsgSchedules == want.AllowMsgSchedules && samePartitions(have, want)
+		have.AllowMsgSchedules == want.AllowMsgSchedules && samePartitions(have, want) &&
+		have.Metadata[wire.MetaPaced] == want.Metadata[wire.MetaPaced]
 }
 
 // unlimited maps the server's -1 to the zero that means the same in a request.
@@ -208,5 +209,6 @@ func provisionConsumer(ctx context.Context, stream jetstream.Stream, c ConsumerS
 
 func sameConsumer(have, want jetstream.ConsumerConfig) bool {
 	return have.AckWait == want.AckWait && have.MaxAckPending == want.MaxAckPending && have.MaxDeliver == want.MaxDeliver &&
-		have.FilterSubject == want.FilterSubject && slices.Equal(have.FilterSubjects, want.FilterSubjects)
+		have.FilterSubject == want.FilterSubject && slices.Equal(have.FilterSubjects, want.FilterSubjects) &&
+		have.Metadata[wire.MetaPaced] == want.Metadata[wire.MetaPaced]
 }

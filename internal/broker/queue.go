@@ -29,12 +29,13 @@ type QueueSpec struct {
 	Name   string
 	Kinds  []string
 	Paused bool // its tasks stay where they are
+	Paced  bool // its tasks wait until they are let out
 }
 
 // streamConfig is the JetStream stream of q. It has no limits: a stream with schedules drops the oldest at a limit and
 // cannot be told to refuse the newest, so those who enqueue keep the queue's bound.
 func (q QueueSpec) streamConfig() jetstream.StreamConfig {
-	return jetstream.StreamConfig{
+	cfg := jetstream.StreamConfig{
 		Name:     wire.StreamName(wire.QueueStream(q.Name)),
 		Subjects: []string{wire.QueueSubjects(q.Name)},
 		// A task is deleted when it is done.
@@ -42,6 +43,15 @@ func (q QueueSpec) streamConfig() jetstream.StreamConfig {
 		MaxBytes: -1, Storage: jetstream.FileStorage, Duplicates: platformDedupe, Replicas: 1,
 		AllowDirect: true, AllowRollup: true, AllowAtomicPublish: true, AllowMsgTTL: true, AllowMsgSchedules: true,
 	}
+	if q.Paced {
+		cfg.Metadata = map[string]string{wire.MetaPaced: "1"}
+		// Whoever lets tasks out hears of those that begin to wait without a consumer.
+		cfg.RePublish = &jetstream.RePublish{
+			Source:      wire.WaitPrefix(q.Name) + "*.*.*.*",
+			Destination: wire.WaitingSubject(q.Name) + ".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}", HeadersOnly: true,
+		}
+	}
+	return cfg
 }
 
 // consumers are those of the kinds of q, one a priority.
@@ -51,7 +61,7 @@ func (q QueueSpec) consumers() []ConsumerSpec {
 		for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
 			all = append(all, ConsumerSpec{
 				Stream: wire.QueueStream(q.Name), Durable: wire.TaskDurable(kind, priority),
-				Subjects: []string{wire.TaskSubject(q.Name, kind, priority, "*")}, tasks: true,
+				Subjects: []string{wire.TaskSubject(q.Name, kind, priority, "*")}, tasks: true, paced: q.Paced,
 			})
 		}
 	}

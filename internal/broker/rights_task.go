@@ -16,6 +16,7 @@ func (r *rights) handles(g wire.Grant) {
 			r.consumer("handles", kind, js, wire.TaskDurable(kind, priority))
 		}
 		r.add(Subscribe, "handles", kind, "hear what is cancelled", wire.NoteSubject(kind))
+		r.add(Publish, "handles", kind, "say that a task has begun or left a limited queue", wire.PaceSubject(queue))
 		r.tasks("handles", kind, queue)
 		r.commit("handles", kind, js, powerful(g))
 	}
@@ -44,6 +45,9 @@ func (r *rights) tasks(key, kind, queue string) {
 		r.add(Publish, key, kind, "queue tasks", runnable)
 	}
 	r.add(Publish, key, kind, "queue tasks for later", scheduled)
+	waiting := wire.WaitPrefix(queue) + wire.StreamName(kind) + ".*.*.*"
+	r.add(Publish, key, kind, "have tasks wait in a limited queue", waiting)
+	r.add(Publish, key, kind, "find a task that waits", directGet(wire.QueueStream(queue), waiting))
 	r.add(Publish, key, kind, "find a task by its id", directGet(wire.QueueStream(queue), runnable), directGet(wire.QueueStream(queue), scheduled))
 	r.add(Publish, key, kind, "record what becomes of a task", wire.RecordSubject(kind, "*"))
 	r.add(Publish, key, kind, "keep a task unique", wire.UniqueSubject(kind, "*"))

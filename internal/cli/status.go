@@ -142,14 +142,14 @@ func printQueues(w io.Writer, queues []status.Queue) {
 	if len(queues) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\nQUEUE\tWAITING\tSCHEDULED\tRUNNING\tDEAD\tOLDEST")
+	fmt.Fprintln(w, "\nQUEUE\tWAITING\tHELD\tSCHEDULED\tRUNNING\tDEAD\tOLDEST")
 	for _, q := range queues {
 		name := q.Name
 		if q.Paused {
 			name += " (paused)"
 		}
 		oldest := time.Duration(q.OldestSeconds * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\n", name, q.Waiting, q.Scheduled, q.Running, q.Dead, oldest)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", name, q.Waiting, q.Held, q.Scheduled, q.Running, q.Dead, oldest)
 	}
 }
 

@@ -70,7 +70,7 @@ func (n *Node) plan(ctx context.Context, path, env string) ([]plan.Step, error) 
 		return nil, err
 	}
 	steps, err := n.supervisor.Plan(ctx, p.specs)
-	return slices.Concat(streamSteps(before, p.layout), cronSteps(n.current(), p.manifest), clientSteps(n.foreign, p.clients), steps), err
+	return slices.Concat(streamSteps(before, p.layout), cronSteps(n.current(), p.manifest), queueSteps(n.current(), p.manifest), clientSteps(n.foreign, p.clients), steps), err
 }
 
 // apply brings the host to the manifest at path. An invalid manifest changes nothing.
@@ -97,7 +97,7 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 	}
 	n.mu.Lock()
 	before, known := n.layout, n.manifest != nil
-	crons := cronSteps(n.manifest, p.manifest)
+	tasks := slices.Concat(cronSteps(n.manifest, p.manifest), queueSteps(n.manifest, p.manifest))
 	n.mu.Unlock()
 	clients := clientSteps(n.foreign, p.clients)
 	steps, err := n.carryOut(ctx, p, fresh)
@@ -106,7 +106,7 @@ func (n *Node) bringLocked(ctx context.Context, from applied, m *manifest.Manife
 		err = joined(err, joined(n.remember(from, p), n.scaling.settle(m)))
 	}
 	if known {
-		steps = slices.Concat(streamSteps(before, p.layout), crons, clients, steps)
+		steps = slices.Concat(streamSteps(before, p.layout), tasks, clients, steps)
 	}
 	return steps, err
 }
@@ -132,8 +132,10 @@ func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.St
 		}
 	}
 	n.mu.Lock()
+	previous := n.manifest
 	n.manifest, n.layout, n.unprovisioned = p.manifest, p.layout, !connected
 	n.mu.Unlock()
+	n.setPaced(ctx, p.manifest, previous)
 	if err := n.setCrons(ctx, p.manifest); err != nil {
 		n.cfg.Logger.WarnContext(ctx, "crons are not as the manifest says", "error", err)
 	}

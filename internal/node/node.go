@@ -15,6 +15,7 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/internal/broker"
 	"github.com/hozo-dev/hozo/internal/cron"
+	"github.com/hozo-dev/hozo/internal/dispatch"
 	"github.com/hozo-dev/hozo/internal/keeper"
 	"github.com/hozo-dev/hozo/internal/lifecycle"
 	"github.com/hozo-dev/hozo/internal/manifest"
@@ -59,10 +60,12 @@ type Node struct {
 	scaling  *scaling
 	pauses   *pauses
 	crons    *cron.Runner
+	pacer    *dispatch.Dispatcher
 
 	mu       sync.Mutex // guards what follows
 	manifest *manifest.Manifest
 	layout   broker.Layout
+	paced    *manifest.Manifest // whose limits of queues hold for sure
 	// unprovisioned is whether the broker was away when layout was applied.
 	unprovisioned bool
 
@@ -118,6 +121,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add("credentials", &once{do: func(context.Context) error { return nil }, then: n.replaceCredentials})
 	g.Add("janitor", &once{do: func(context.Context) error { return nil }, then: n.janitor})
 	g.Add("crons", &once{do: func(context.Context) error { return nil }, then: n.tendCrons})
+	g.Add("dispatcher", &once{do: func(context.Context) error { return nil }, then: n.letOut})
 	return g.Run(ctx)
 }
 
@@ -143,6 +147,7 @@ func (n *Node) connect() error {
 	if err != nil {
 		return fmt.Errorf("prepare broker connection: %w", err)
 	}
+	n.pacer = dispatch.New(n.nats, n.js, n.cfg.Logger)
 	n.crons = cron.NewRunner(n.nats, n.js, cron.Config{Logger: n.cfg.Logger, Stored: n.storedUpTo})
 	return nil
 }
@@ -217,6 +222,12 @@ func (n *Node) tend(ctx context.Context) error {
 		}
 	}
 	if m := n.current(); m != nil {
+		n.mu.Lock()
+		paced := n.paced
+		n.mu.Unlock()
+		if paced != m {
+			n.setPaced(ctx, m, paced)
+		}
 		n.look(ctx, m, &status.Snapshot{}) // a reader is slow by comparison with what it was
 	}
 	_, err := broker.Trim(ctx, n.js, layout)

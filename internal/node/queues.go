@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,7 +53,7 @@ func queuesOf(m *manifest.Manifest, kinds []string) []manifest.Queue {
 func queueSpecs(m *manifest.Manifest, kinds []string) []broker.QueueSpec {
 	var specs []broker.QueueSpec
 	for _, q := range queuesOf(m, kinds) {
-		specs = append(specs, broker.QueueSpec{Name: q.Name, Kinds: q.Kinds, Paused: q.Pause})
+		specs = append(specs, broker.QueueSpec{Name: q.Name, Kinds: q.Kinds, Paused: q.Pause, Paced: q.Paced()})
 	}
 	return specs
 }
@@ -124,8 +125,21 @@ func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status
 	if depth > q.Waiting+uint64(max(q.Running, 0)) {
 		q.Scheduled = depth - q.Waiting - uint64(max(q.Running, 0))
 		q.Scheduled -= min(q.Scheduled, marks(ctx, stream, q.Name))
+		q.Held = min(q.Scheduled, n.held(ctx, q.Name))
+		q.Scheduled -= q.Held
 	}
 	return q
+}
+
+// held counts the tasks that wait for the limits of a queue.
+func (n *Node) held(ctx context.Context, queue string) uint64 {
+	body := fmt.Sprintf(`{"seq":1,"next_by_subj":%q,"batch":1}`, wire.WaitPrefix(queue)+">")
+	first, err := n.nats.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+wire.StreamName(wire.QueueStream(queue)), []byte(body))
+	if err != nil || first.Header.Get("Status") != "" {
+		return 0
+	}
+	more, _ := strconv.ParseUint(first.Header.Get("Nats-Num-Pending"), 10, 64) // the broker wrote it
+	return more + 1
 }
 
 // marks counts what lies in a queue and is no task: the marks of outboxes.

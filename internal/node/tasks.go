@@ -195,6 +195,9 @@ func (n *Node) eachTask(ctx context.Context, f TaskFilter, each func(found) (boo
 					add(wire.QueueStream(q.Name), wire.TaskSubject(q.Name, kind, p, token), q.Name, kind)
 				}
 				add(wire.QueueStream(q.Name), wire.ScheduleSubject(q.Name, kind, token), q.Name, kind)
+				if q.Paced() {
+					add(wire.QueueStream(q.Name), wire.WaitPrefix(q.Name)+wire.StreamName(kind)+".*.*."+token, q.Name, kind)
+				}
 			}
 		}
 	}
@@ -307,7 +310,7 @@ func (n *Node) purge(ctx context.Context, name string, dryRun bool) (Purged, err
 		return done, nil
 	}
 	// Neither what has come of crons nor marks of outboxes.
-	for _, subjects := range []string{"q", "s"} {
+	for _, subjects := range []string{"w", "q", "s", "w"} { // what waits may become runnable meanwhile, and the other way round
 		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(wire.QueueStream(wire.StreamName(q.Name))+"."+subjects+".>")); err != nil {
 			return done, fmt.Errorf("purge queue %s: %w", q.Name, err)
 		}

@@ -180,6 +180,7 @@ type Queue struct {
 	Kinds         []string `json:"kinds"`
 	Paused        bool     `json:"paused,omitempty"`
 	Waiting       uint64   `json:"waiting"`        // to be run as soon as a worker is free
+	Held          uint64   `json:"held"`           // wait for the queue's limits
 	Scheduled     uint64   `json:"scheduled"`      // for a later time, and for their next attempt
 	Running       int      `json:"running"`        // in the hands of workers
 	Redelivered   int      `json:"redelivered"`    // of them, how many were in other hands before
