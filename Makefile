@@ -13,7 +13,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 build: ## build bin/hozo
-	go build -o bin/hozo ./cmd/hozo
+	CGO_ENABLED=0 go build -o bin/hozo ./cmd/hozo # static, so that it runs on every host it deploys itself to
 
 demo: build ## run the firehose example and check its account; EVENTS=FILE-or-URL feeds a real GH Archive hour
 	go run ./examples/firehose/demo -hozo bin/hozo $(if $(EVENTS),-events '$(EVENTS)')

@@ -44,7 +44,7 @@ var doors = map[string][]string{
 	"sink/file":     {"sink", "bus", "wire", "fault"},
 	".":             {"bus", "task", "web", "wire", "fault", "internal/lifecycle", "internal/sdnotify"},
 
-	"internal/manifest":   {"internal/schedule", "wire", "fault"},
+	"internal/manifest":   {"internal/schedule", "internal/resource", "wire", "fault"},
 	"internal/plan":       {},
 	"internal/autoscale":  {},
 	"internal/logfile":    {},
@@ -68,7 +68,7 @@ var doors = map[string][]string{
 
 	// The agent is the far end of a deploy: it knows resources and the protocol, never ssh or the manifest.
 	"internal/resource":        {"fault"},
-	"internal/deploy":          {"internal/deploy/protocol", "internal/resource", "fault"},
+	"internal/deploy":          {"internal/manifest", "internal/deploy/protocol", "internal/resource", "fault"},
 	"internal/deploy/protocol": {"internal/resource", "fault"},
 	"internal/deploy/agent":    {"internal/deploy/protocol", "internal/resource", "fault"},
 	// The platform inside a test composes as the node does; a service's program does not import it.
@@ -78,6 +78,7 @@ var doors = map[string][]string{
 	"internal/cli": {
 		"internal/node", "internal/keeper", "internal/logfile", "internal/broker", "internal/builtin", "internal/manifest", "internal/plan",
 		"internal/status", "internal/feed", "internal/lifecycle", "internal/sdnotify", "wire", "fault",
+		"internal/deploy", "internal/deploy/protocol", "internal/deploy/agent", "internal/resource",
 		"internal/supervisord", "internal/supervisord/conf", "internal/supervisord/translate",
 	},
 	"cmd/hozo": {"internal/cli"},

@@ -140,7 +140,7 @@ keeps them alive and shows what they do.
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&o.file, "file", "", "the manifest (default: hozo.yaml here or in a folder above)")
-	root.PersistentFlags().StringVar(&o.manifest, "env", "", "environment of the manifest to lay over it")
+	root.PersistentFlags().StringVarP(&o.manifest, "env", "e", "", "environment of the manifest to lay over it")
 	root.PersistentFlags().StringVar(&o.state, "state", "", "folder of the running project's state (default: .hozo beside the manifest)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, err) })
 	root.AddGroup(
@@ -158,8 +158,8 @@ keeps them alive and shows what they do.
 	add("run", newUp(o), newApply(o), newDown(o), newStart(o), newStop(o), newRestart(o), newRun(o), newUpgrade(o), newScale(o), newWait(o), newSupervisord(o))
 	add("see", newPs(o), newStatus(o), newLogs(o), newGraph(o), newTop(o), newTap(o), newAccess(o))
 	add("data", newSend(o), newStream(o), newClient(o), newDLQ(o), newTask(o), newReplay(o))
-	add("manifest", newValidate(o), newPlan(o), newSchema(o), newImport(o))
-	root.AddCommand(newVersion(o), newKeeper(o), newNode(o), newBroker(o), newService(o))
+	add("manifest", newValidate(o), newPlan(o), newDeploy(o), newConfig(o), newSchema(o), newImport(o))
+	root.AddCommand(newVersion(o), newAgent(o), newKeeper(o), newNode(o), newBroker(o), newService(o))
 	markMisuse(root)
 	return root
 }

@@ -91,6 +91,29 @@ func config(l *lab.Lab, resources ...resource.Spec) deploy.Config {
 	return cfg
 }
 
+// settled makes a lab whose hosts have the agent already, as after a first deploy.
+func settled(t *testing.T, hosts int) *lab.Lab {
+	t.Helper()
+	l := lab.New(t, hosts)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range l.Hosts {
+		if err := os.MkdirAll(h.Path("/var/lib/hozo/agent"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(h.Path("/var/lib/hozo/agent/"+resource.Digest(data)), data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
 func file(path, content string, notify ...string) resource.Spec {
 	return resource.Spec{Kind: "file", Name: path, With: map[string]any{"content": content}, Notify: notify}
 }
@@ -186,7 +209,7 @@ func TestADeployBringsEveryHostThereInOneSessionAndAgainDoesNothing(t *testing.T
 
 func TestARunThatIsKilledAtAnyStepIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	h := l.Hosts[0]
 	// Two files that notify, one handler each: 3 steps a file, 2 a handler.
 	const steps = 10
@@ -223,7 +246,7 @@ func TestARunThatIsKilledAtAnyStepIsFinishedByTheNext(t *testing.T) {
 
 func TestOfTwoDeploysAtOnceOneWinsAndTheOtherIsToldWhoHasTheHosts(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 3)
+	l := settled(t, 3)
 	cfg := config(l, file("/srv/f", "x\n"))
 	waiting, proceed := make(chan struct{}), make(chan struct{})
 	cfg.Approve = func([]deploy.HostPlan) (bool, error) { close(waiting); <-proceed; return true, nil }
@@ -255,7 +278,7 @@ func TestOfTwoDeploysAtOnceOneWinsAndTheOtherIsToldWhoHasTheHosts(t *testing.T) 
 
 func TestNothingIsChangedWhereOneHostCannotBeDeployedTo(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 2)
+	l := settled(t, 2)
 	cfg := config(l, file("/srv/f", "x\n"))
 	cfg.Hosts[1].Resources = config(l, file("/srv/none/f", "x\n")).Hosts[1].Resources
 	_, results, err := deploy.Run(t.Context(), cfg)
@@ -269,7 +292,7 @@ func TestNothingIsChangedWhereOneHostCannotBeDeployedTo(t *testing.T) {
 
 func TestAHostThatFailsHalfWayStopsNoOtherAndKeepsItsDebts(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 2)
+	l := settled(t, 2)
 	cfg := config(l, file("/srv/a", "x\n", "command reload"), resource.Spec{Kind: "command", Name: "break", With: map[string]any{
 		"run": []string{"sh", "-c", "test ! -e /srv/broken && touch /srv/done"}, "creates": "/srv/done",
 	}}, counted("reload"))
@@ -300,7 +323,7 @@ func TestAHostThatFailsHalfWayStopsNoOtherAndKeepsItsDebts(t *testing.T) {
 
 func TestAnAgentWhoseLinkBreaksFinishesByItself(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	h := l.Hosts[0]
 	cfg := config(l, file("/srv/a", "x\n", "command reload"), file("/srv/b", "x\n"), counted("reload"))
 	if err := os.WriteFile(h.Path(crashFile), []byte("stop 2"), 0o600); err != nil {
@@ -334,7 +357,7 @@ func TestAnAgentWhoseLinkBreaksFinishesByItself(t *testing.T) {
 
 func TestSecretsAreNeverShown(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	const canary = "correct-horse-battery"
 	secret := file("/etc/shop.key", canary+"\n")
 	secret.Secret, secret.With["mode"] = true, "0600"
@@ -363,7 +386,7 @@ func TestASilentControllerLosesItsLease(t *testing.T) {
 		t.Skip("takes 20 s: HOZO_LONG=1")
 	}
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	cfg := config(l, file("/srv/f", "x\n"))
 	begin := time.Now()
 	cfg.Approve = func([]deploy.HostPlan) (bool, error) { return true, l.Hosts[0].Cut() }

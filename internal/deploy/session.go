@@ -144,12 +144,14 @@ func (s *session) talk(ctx context.Context, client *ssh.Client) error {
 	}
 	out := bufio.NewReader(stdout)
 	if err := s.d.greet(word, in, out); err != nil {
+		s.heardOut(remote)
 		return complaint.explain(err, sudo)
 	}
 	if s.conn, err = protocol.NewConn(out, in); err != nil {
 		return err
 	}
 	if err := s.hello(); err != nil {
+		s.heardOut(remote)
 		return complaint.explain(err, sudo)
 	}
 	s.d.tell(Event{Host: s.host.Name, What: "connected"})
@@ -162,6 +164,16 @@ func (s *session) talk(ctx context.Context, client *ssh.Client) error {
 	}
 	return err
 }
+
+// heardOut waits until all that the host had to say has come, because its two streams end in any order.
+func (s *session) heardOut(remote *ssh.Session) {
+	late := time.AfterFunc(lastWords, func() { _ = remote.Close() })
+	defer late.Stop()
+	_ = remote.Wait() // how it ended says less than what it wrote
+}
+
+// lastWords bounds the wait for what a host that has failed still says.
+const lastWords = 3 * time.Second
 
 func (s *session) hello() error {
 	kind, data, err := s.conn.Read()

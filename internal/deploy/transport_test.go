@@ -32,7 +32,7 @@ func refused(t *testing.T, cfg deploy.Config, code string) string {
 
 func TestOnlyKnownHostsAreTrusted(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	h := l.Hosts[0]
 	cfg := config(l, file("/srv/f", "x\n"))
 	if err := h.ChangeKey(t.Context()); err != nil {
@@ -60,7 +60,7 @@ func TestOnlyKnownHostsAreTrusted(t *testing.T) {
 
 func TestALoginThatIsRefusedSaysWhichKeysWereTried(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	cfg := config(l, file("/srv/f", "x\n"))
 	home := t.TempDir()
 	_, stranger, err := ed25519.GenerateKey(nil)
@@ -127,7 +127,7 @@ func TestALoginThatIsRefusedSaysWhichKeysWereTried(t *testing.T) {
 
 func TestTheUsersSSHConfigurationIsFollowed(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 2)
+	l := settled(t, 2)
 	home := t.TempDir()
 	if err := os.Mkdir(filepath.Join(home, ".ssh"), 0o700); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestTheUsersSSHConfigurationIsFollowed(t *testing.T) {
 
 func TestAJumpHostIsLoggedInToOnceForAllHosts(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 4)
+	l := settled(t, 4)
 	cfg := config(l, file("/srv/f", "x\n"))
 	cfg.Hosts = cfg.Hosts[1:]
 	for i := range cfg.Hosts {
@@ -190,7 +190,7 @@ printf 'echo welcome\necho "to this host" >&2\n' >>/home/ops/.bashrc; sed -i '1i
 
 func TestAnOrdinaryUserBecomesRootBySudo(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	h := l.Hosts[0]
 	user(t, h, "ops ALL=(ALL) NOPASSWD: ALL")
 	cfg := config(l, file("/srv/f", "x\n"))
@@ -205,7 +205,7 @@ func TestAnOrdinaryUserBecomesRootBySudo(t *testing.T) {
 
 func TestSudoGetsItsPasswordAndNobodyElseSeesIt(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	h := l.Hosts[0]
 	user(t, h, "ops ALL=(ALL) ALL")
 	cfg := config(l, file("/srv/f", "x\n"))
@@ -285,7 +285,7 @@ func TestAFullDiskIsSaidAndChangesNothing(t *testing.T) {
 
 func TestAHostThatDoesNotAnswerIsSaidToBeSo(t *testing.T) {
 	t.Parallel()
-	l := lab.New(t, 1)
+	l := settled(t, 1)
 	cfg := config(l, file("/srv/f", "x\n"))
 	cfg.Hosts[0].Target.Addr = "10.77.0.254" // the switch, where no sshd is
 	if said := refused(t, cfg, "deploy/unreachable"); !strings.Contains(said, "connection refused") || !strings.Contains(said, "root@10.77.0.254:22") {

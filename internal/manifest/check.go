@@ -19,7 +19,7 @@ func (c *checker) all() {
 	if c.root.entry("project") == nil {
 		c.add(position{1, 1}, "no-project", "the manifest has no project", "add project: NAME")
 	}
-	if c.root.entry("services") == nil {
+	if c.root.entry("services") == nil && c.root.entry("host") == nil {
 		c.add(position{1, 1}, "no-services", "the manifest has no services", "add services:")
 	}
 	c.streams()
@@ -39,6 +39,7 @@ func (c *checker) all() {
 	c.queues()
 	c.crons()
 	c.requests()
+	c.hosts()
 }
 
 // node returns the value at a path of keys, or nil.

@@ -32,6 +32,10 @@ func contentKeys[T any](of func(*T) *Manifest) []key[T] {
 			named[Service]{plainName(), object(serviceKeys(), serviceRules()), newService, false}.shape(), func(t *T) *[]Service { return &of(t).Services }),
 		field("clients", "Programs that are not started here and join the bus by NATS, MQTT or WebSocket, each with a credential of its own and what it may do.",
 			named[Client]{plainName(), object(clientKeys(), nil), newClient, false}.shape(), func(t *T) *[]Client { return &of(t).Clients }),
+		field("vars", "Variables for templates in values under host, and in files that end in .tmpl.", table(variableName(), plain()), func(t *T) *map[string]string { return &of(t).Vars }),
+		field("ssh", "How hosts are reached.", object(sshKeys(), nil), func(t *T) *SSH { return &of(t).SSH }),
+		field("hosts", "Hosts that are deployed to, mostly those of an environment.", named[Host]{plainName(), object(hostKeys(), nil), newHost, true}.shape(), func(t *T) *[]Host { return &of(t).Hosts }),
+		field("host", "What hosts must have, by role: files, packages, users and so on. The role all is every host's.", roles(), func(t *T) *Roles { return &of(t).Roles }),
 	}
 }
 

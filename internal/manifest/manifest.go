@@ -27,6 +27,12 @@ type Manifest struct {
 	Services []Service // in file order
 	Clients  []Client  `json:",omitempty"` // in file order
 
+	// Where it is deployed to. Hosts is what an environment makes of all of it.
+	Vars  map[string]string `json:",omitempty"` // for templates
+	SSH   SSH               `json:",omitzero"`
+	Hosts []Host            `json:",omitempty"` // in file order
+	Roles Roles             `json:"-"`          // what hosts must have, as it is written
+
 	Places Places `json:"-"` // where all that stands; empty for a manifest that was not read from a file
 }
 
