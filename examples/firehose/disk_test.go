@@ -66,8 +66,9 @@ func TestFullDiskStopsTheIntakeAndNothingElse(t *testing.T) {
 	}
 	testkit.Eventually(t, func() bool { return sender.Progress().Accepted > 1200 }, "the sender goes on") // its last lines wait for a full batch
 
-	source.send(600) // the disk becomes full under it
+	source.send(300) // the disk becomes full under it
 	filler = fillDisk(t, disk, 0)
+	source.send(300) // and a quick sender meets it in any case
 	codes := map[string]int{}
 	for full := time.Now().Add(10 * time.Second); time.Now().Before(full); {
 		codes[source.refused(t, ingest).problem.Code]++
