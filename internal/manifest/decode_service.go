@@ -83,6 +83,9 @@ func (d *decoder) words(n *node, path string, into *[]string) {
 	d.argv(n, path, argv, into)
 }
 
+// mostCopied bounds the bytes of a command line that a fix repeats.
+const mostCopied = 1000
+
 func (d *decoder) line(n *node, path string, into *[]string) {
 	argv, err := splitWords(n.text)
 	if err != nil {
@@ -90,7 +93,10 @@ func (d *decoder) line(n *node, path string, into *[]string) {
 		if w, ok := err.(*wordError); ok {
 			at = n.character(w.offset)
 			if w.shell {
-				fix = "run a shell: sh -c " + quoteWord(short(n.text))
+				fix = "run a shell: sh -c " + quoteWord(n.text) // whole: it is there to be copied
+				if len(n.text) > mostCopied {
+					fix = "run a shell: write sh -c before the line, and the line in single quotes"
+				}
 			}
 		}
 		d.add(at, "bad-command", fmt.Sprintf("%s: %s", path, err), fix)

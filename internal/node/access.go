@@ -83,6 +83,17 @@ func Explain(m *manifest.Manifest, service, subject string) (Explanation, error)
 	return e, nil
 }
 
+// reads reports whether g consumes what is stored on subject.
+func reads(g wire.Grant, subject string) bool {
+	return slices.ContainsFunc(g.Consumes, func(s wire.Source) bool {
+		patterns := s.Subjects
+		if len(patterns) == 0 {
+			patterns = wire.StreamSubjects(s.Stream)
+		}
+		return slices.ContainsFunc(patterns, func(p string) bool { return wire.Covers(p, subject) })
+	})
+}
+
 // fixOf says which line would allow an action on a subject.
 func fixOf(m *manifest.Manifest, g wire.Grant, action broker.Action, subject string) string {
 	first, _, _ := strings.Cut(subject, ".")
@@ -101,6 +112,8 @@ func fixOf(m *manifest.Manifest, g wire.Grant, action broker.Action, subject str
 		return g.Fix("watches", subject)
 	case (stored || live) && action == broker.Publish:
 		return g.Fix("publishes", subject)
+	case stored && reads(g, subject):
+		return "nothing: what a stream stores is not listened to but consumed, which it does already"
 	case stored:
 		return "nothing: what a stream stores is not listened to but consumed; " + g.Fix("consumes", subject)
 	case served && action == broker.Publish:

@@ -25,6 +25,7 @@ streams:
   events.raw: { max_bytes: 64MiB, frames: false }
 services:
   feeder: { run: "%[1]s idle", publishes: [events.raw] }
+  reader: { run: "%[1]s tiny", health: notify, consumes: [events.raw] }
 clients:
   sensor: { publishes: [events.raw, prices.eu] }
   screen: { consumes: [events.raw], watches: [prices.>] }
@@ -116,7 +117,7 @@ func TestRightsOfAClientAreExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !e.Client || e.Declared != "hozo.yaml:8" || !e.Verdicts[0].Allowed || e.Verdicts[0].By[0].Line != "hozo.yaml:8" {
+	if !e.Client || e.Declared != "hozo.yaml:9" || !e.Verdicts[0].Allowed || e.Verdicts[0].By[0].Line != "hozo.yaml:9" {
 		t.Errorf("sensor and its stream: %+v", e)
 	}
 	for _, r := range e.Rights {
@@ -128,11 +129,18 @@ func TestRightsOfAClientAreExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := e.Verdicts[0]; v.Action != broker.Publish || v.Allowed || !strings.Contains(v.Fix, "under clients.screen (hozo.yaml:9)") {
+	if v := e.Verdicts[0]; v.Action != broker.Publish || v.Allowed || !strings.Contains(v.Fix, "under clients.screen (hozo.yaml:10)") {
 		t.Errorf("screen may not publish: %+v", v)
 	}
 	if v := e.Verdicts[1]; !v.Allowed {
 		t.Errorf("screen may hear what it consumes: %+v", v)
+	}
+	e, err = node.Explain(m, "reader", "events.raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := e.Verdicts[1]; v.Allowed || !strings.Contains(v.Fix, "does already") {
+		t.Errorf("a service that consumes a stream and would listen to it: %+v", v)
 	}
 	if _, err := node.Explain(m, "nobody", ""); fault.Code(err) != "node/unknown-service" || !strings.Contains(err.Error(), "client") {
 		t.Errorf("somebody who is not declared: %v", err)

@@ -31,6 +31,23 @@ func TestATapHearsWhereStreamsWithAKeyStore(t *testing.T) {
 	}
 }
 
+func TestATapOfWhatIsNotDeclaredIsRefused(t *testing.T) {
+	t.Parallel()
+	m := &manifest.Manifest{
+		Live: []string{"prices.>"}, Streams: []manifest.Stream{{Name: "shop.orders"}},
+		Services: []manifest.Service{{Serves: []string{"quote"}}}, Clients: []manifest.Client{{Calls: []string{"page.look"}}},
+	}
+	for subject, want := range map[string]bool{
+		"shop.orders": true, "shop.orders.eu.>": true, "shop.*": true, "shop": true, ">": true, "*.orders": true,
+		"prices": true, "prices.eu": true, "quote": true, "page.look": true, "hozo.dlq": true, "$JS.EVENT.>": true,
+		"shop.order": false, "price": false, "quotes": false, "page.look.more": false, "orders": false,
+	} {
+		if got := flows(m, subject); got != want {
+			t.Errorf("%s flows: %v, want %v", subject, got, want)
+		}
+	}
+}
+
 func TestAFrameIsCutAsItsTargetStoresEvents(t *testing.T) {
 	t.Parallel()
 	type event struct{ K, N int }

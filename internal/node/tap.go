@@ -58,6 +58,12 @@ func (n *Node) tap(ctx context.Context, t Tap, send func(Tapped) bool) error {
 	if t.Sample < 0 || t.Sample > 1 || t.Subject == "" {
 		return &fault.Error{Code: "tap/bad-request", Kind: fault.Misuse, What: "a subject is needed, and a sample of 0 to 100 %", Fix: "hozo tap events.raw --sample 1%"}
 	}
+	if m := n.current(); m != nil && !flows(m, t.Subject) {
+		return &fault.Error{
+			Code: "tap/unknown-subject", Kind: fault.Misuse, What: "nothing in the manifest stores, sends or asks on this subject", Where: t.Subject,
+			Fix: "`hozo graph` shows what flows where; a pattern such as events.> is a subject too",
+		}
+	}
 	msgs := make(chan *nats.Msg, tapBuffer)
 	var subs []*nats.Subscription
 	for _, subject := range storedOn(n.current(), t.Subject) {
@@ -102,6 +108,44 @@ func below(subject string) []string {
 		return []string{subject}
 	}
 	return wire.StreamSubjects(subject)
+}
+
+// flows reports whether anything of the manifest may be heard on subject or below it. The platform's own subjects are not
+// of the manifest and can be listened to.
+func flows(m *manifest.Manifest, subject string) bool {
+	first, _, _ := strings.Cut(subject, ".")
+	if first == "hozo" || strings.HasPrefix(first, "$") || strings.HasPrefix(first, "_") {
+		return true
+	}
+	names := slices.Clone(m.Live)
+	for _, s := range m.Services {
+		names = append(append(names, s.Serves...), s.Calls...)
+	}
+	for _, c := range m.Clients {
+		names = append(append(names, c.Serves...), c.Calls...)
+	}
+	for _, s := range m.Streams {
+		names = append(names, wire.StreamSubjects(s.Name)...)
+	}
+	return slices.ContainsFunc(below(subject), func(pattern string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return overlap(name, pattern) })
+	})
+}
+
+// overlap reports whether some subject matches both patterns.
+func overlap(a, b string) bool {
+	for more, also := true, true; more && also; {
+		var one, other string
+		one, a, more = strings.Cut(a, ".")
+		other, b, also = strings.Cut(b, ".")
+		if one == ">" || other == ">" {
+			return true
+		}
+		if one != "*" && other != "*" && one != other || more != also {
+			return false
+		}
+	}
+	return true
 }
 
 // storedOn returns where what is published to subject, and below it, can be heard. Streams with a key store it by
