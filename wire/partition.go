@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// DefaultPartitions is into how many partitions a stream with a key is cut when its manifest does not say. 64 share
-	// out evenly among as many instances as one host runs, and still fill frames.
-	DefaultPartitions = 64
+	// DefaultPartitions is into how many partitions a stream with a key is cut when its manifest does not say: as
+	// many instances as one host runs can read it. 64 cost half of the speed, see docs/decisions/0012-messaging-speed.md.
+	DefaultPartitions = 16
 
 	// MaxPartitions bounds what each partition costs: a consumer at the broker and some lines of rights for each reader.
 	MaxPartitions = 256

@@ -119,7 +119,7 @@ func streamKeys() []key[Stream] {
 		field("frames", "Many events in one message. Default true; false for clients that speak NATS without Hozo's packages.", boolean(), func(s *Stream) *bool { return &s.Frames }),
 		field("key", "Dotted path of a field in the events' JSON: those that agree in it keep their order, for services that read the stream with ordered: true. Default: none.",
 			jsonPath(), func(s *Stream) *string { return &s.Key }),
-		field("partitions", "Into how many parts the keys are shared out: how many instances can read at once. Default 64 with a key.", whole(1, wire.MaxPartitions), func(s *Stream) *int { return &s.Partitions }),
+		field("partitions", "Into how many parts the keys are shared out: how many instances can read at once. Default 16 with a key; each costs speed.", whole(1, wire.MaxPartitions), func(s *Stream) *int { return &s.Partitions }),
 		field("full", "What becomes of an event when the stream is at max_bytes: block (default: publishers wait for room, HTTP clients get 503), fail (it is refused at once, HTTP clients get 507), drop_oldest (the oldest is dropped, read or not) or drop_newest (the event is dropped and counted).",
 			oneOf(wire.FullBlock, wire.FullFail, wire.FullDropOldest, wire.FullDropNewest), func(s *Stream) *string { return &s.Full }),
 		field("dedupe", "Window in which a repeated event is recognised. Default 10m, at most keep.", span(minDedupe, maxSpan), func(s *Stream) *time.Duration { return &s.Dedupe }),

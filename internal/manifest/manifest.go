@@ -66,7 +66,7 @@ type Stream struct {
 	Compression string        // zstd (default, smallest), s2 (fastest) or none
 	Frames      bool          // default true
 	Key         string        // dotted path of what orders its events, in their JSON; empty: nothing does
-	Partitions  int           // default 64 with a Key, else 0
+	Partitions  int           // default 16 with a Key, else 0
 	Dedupe      time.Duration // window in which a repeated message id is recognised; default 10m, at most Keep
 	Full        string        // what becomes of an event that there is no room for: block (default), fail, drop_oldest or drop_newest
 }
