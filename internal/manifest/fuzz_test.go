@@ -101,7 +101,7 @@ func TestHostileFilesAreReadInBoundedTime(t *testing.T) {
 				t.Fatal("accepted")
 			}
 			checkFaults(t, err)
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > 2*time.Minute {
 				t.Errorf("took %s", took)
 			}
 		})
