@@ -244,3 +244,23 @@ func (*last) Ready() <-chan struct{} {
 	close(now)
 	return now
 }
+
+// Pause has a queue rest, as hozo task pause does: what runs is finished. Drain does not wait for what rests.
+func (e *Env) Pause(queue string) { e.t.Helper(); e.pause(queue, true) }
+
+// Resume has a queue go on.
+func (e *Env) Resume(queue string) { e.t.Helper(); e.pause(queue, false) }
+
+func (e *Env) pause(queue string, paused bool) {
+	e.t.Helper()
+	i := slices.IndexFunc(e.layout.Queues, func(q broker.QueueSpec) bool { return q.Name == queue })
+	if i < 0 {
+		e.t.Fatalf("hozotest: the manifest has no queue %q", queue)
+	}
+	e.layout.Queues[i].Paused = paused
+	ctx, cancel := e.patience()
+	defer cancel()
+	if err := broker.SetPaused(ctx, e.js(), e.layout.Queues[i]); err != nil {
+		e.t.Fatalf("pause or resume queue %s: %v", queue, err)
+	}
+}

@@ -65,7 +65,11 @@ func (h Handle) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	if r.revision > 0 {
-		return r.status(), nil
+		back, err := h.revived(ctx, r)
+		if err != nil || back == 0 {
+			return r.status(), err
+		}
+		return Status{State: Pending, Attempt: 1, Changed: r.at}, nil
 	}
 	msg, err := find(ctx, h.conn, h.queue, h.Kind, h.token())
 	if err != nil {
@@ -80,6 +84,21 @@ func (h Handle) Status(ctx context.Context) (Status, error) {
 		s.Due, _ = time.Parse(time.RFC3339Nano, at) // the broker has parsed it, too
 	}
 	return s, nil
+}
+
+// revived is the copy of a dead task that was queued again and is not begun; 0 when there is none.
+func (h Handle) revived(ctx context.Context, r record) (number int, err error) {
+	if r.state != Dead {
+		return 0, nil
+	}
+	msg, err := find(ctx, h.conn, h.queue, h.Kind, h.token())
+	if err != nil || msg == nil {
+		return 0, err
+	}
+	if number, err = headerNumber(msg.header, wire.HeaderCopy); err != nil || number <= r.copy {
+		return 0, nil //nolint:nilerr // what cannot be read is buried again by who begins it
+	}
+	return number, nil
 }
 
 // status is what a record tells.
@@ -159,7 +178,13 @@ func (h Handle) cancel(ctx context.Context, early bool, keep time.Duration) erro
 		if r.state == Cancelled {
 			break // go on where an earlier try was interrupted
 		}
-		if r.state.terminal() {
+		back, err := h.revived(ctx, r)
+		if err != nil {
+			return err
+		}
+		if back > 0 {
+			r.copy = back
+		} else if r.state.terminal() {
 			return &fault.Error{Code: CodeEnded, What: fmt.Sprintf("the task is %s already", r.state), Where: h.where(), Fix: "there is nothing to cancel"}
 		}
 		if r.revision == 0 && !early {

@@ -3,6 +3,7 @@ package task_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,6 +24,10 @@ const kindName = "image.thumbnail"
 type image struct{ Path string }
 
 func TestMain(m *testing.M) {
+	// The properties here are of a real broker: a second each on a busy machine. -rapid.checks=1000 is a long form.
+	if err := flag.Set("rapid.checks", "20"); err != nil {
+		panic(err)
+	}
 	testkit.Main(m, testkit.Child("worker", workerChild), testkit.Child("actor", actorChild), testkit.Child("locker", lockerChild),
 		testkit.Child("drill", drillChild), testkit.Child("joined", joinedChild), testkit.Child("relay", relayChild), testkit.Child("isolated", isolatedChild))
 }
