@@ -84,6 +84,14 @@ func (e *Env) look(ctx context.Context) (look, error) {
 				l.busy = append(l.busy, fmt.Sprintf("%d tasks of kind %s", n, kind))
 			}
 		}
+		if info, err = stream.Info(ctx, jetstream.WithSubjectFilter(wire.QueueFrames(q.Name))); err != nil {
+			return l, err
+		}
+		for _, kind := range q.Kinds {
+			if _, n := wire.FramedTasks(info.State.Subjects, kind); n > 0 && slices.Contains(kinds, kind) {
+				l.busy = append(l.busy, fmt.Sprintf("%d tasks of kind %s that were enqueued together", n, kind))
+			}
+		}
 	}
 	streams := []string{wire.RetryStream}
 	for _, s := range e.layout.Streams {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
 	"github.com/hozo-dev/hozo/wire"
@@ -26,7 +28,8 @@ type admission struct {
 	mu     sync.Mutex
 	depth  int64     // when it was looked at last
 	looked time.Time // zero: never
-	credit int64     // how many may be stored before the next look
+	stream jetstream.Stream
+	credit int64 // how many may be stored before the next look
 }
 
 type admissionKey struct{ queue string }
@@ -56,15 +59,16 @@ func (a *admission) admitOnce(ctx context.Context, n int64) error {
 	}
 	look, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	stream, err := a.conn.JetStream().Stream(look, wire.StreamName(wire.QueueStream(a.queue.Name)))
+	info, err := a.look(look)
 	if err != nil {
 		return &fault.Error{
 			Code: bus.CodeUnavailable, What: "the depth of the queue is not known", Where: "queue " + a.queue.Name, Err: err,
 			Fix: "see hozo status; it works again when the broker is back",
 		}
 	}
-	a.paced.Store(stream.CachedInfo().Config.Metadata[wire.MetaPaced] != "")
-	a.depth, a.looked = int64(stream.CachedInfo().State.Msgs), time.Now() //nolint:gosec // a stream holds fewer than 2^63 messages
+	a.paced.Store(info.Config.Metadata[wire.MetaPaced] != "")
+	frames, tasks := wire.FramedTasks(info.State.Subjects, "*")
+	a.depth, a.looked = int64(info.State.Msgs-frames+tasks), time.Now() //nolint:gosec // a stream holds fewer than 2^63 messages
 	left := a.max - a.depth
 	if left < n {
 		a.credit = 0
@@ -75,4 +79,16 @@ func (a *admission) admitOnce(ctx context.Context, n int64) error {
 	}
 	a.credit = max(left/10, n) - n // others enqueue, too
 	return nil
+}
+
+// look asks the broker how many messages the queue holds, and which frames.
+func (a *admission) look(ctx context.Context) (*jetstream.StreamInfo, error) {
+	if a.stream == nil {
+		stream, err := a.conn.JetStream().Stream(ctx, wire.StreamName(wire.QueueStream(a.queue.Name)))
+		if err != nil {
+			return nil, err
+		}
+		a.stream = stream
+	}
+	return a.stream.Info(ctx, jetstream.WithSubjectFilter(wire.QueueFrames(a.queue.Name)))
 }

@@ -11,9 +11,20 @@ import (
 	"github.com/hozo-dev/hozo/fault"
 )
 
-// begin takes a message as the task of leases[n] and returns how many there are then. What needs no handler is dealt
-// with here: tombstones, stale copies, tasks that have ended or are too late.
-func (w *pool) begin(work context.Context, msg *nats.Msg, leases []*lease, n int, cancel context.CancelCauseFunc) int {
+// begin takes what has come as the tasks of leases[n] and so on, and returns how many there are then. What needs no
+// handler is dealt with here: tombstones, stale copies, tasks that have ended or are too late.
+func (w *pool) begin(work context.Context, it item, leases []*lease, n int, cancel context.CancelCauseFunc) int {
+	if it.frame == nil {
+		return w.beginOne(work, it.msg, leases, n, cancel)
+	}
+	for i := range it.n {
+		d, err := it.frame.delivery(it.first + i)
+		n = w.beginWith(work, &d, err, leases, n, cancel)
+	}
+	return n
+}
+
+func (w *pool) beginOne(work context.Context, msg *nats.Msg, leases []*lease, n int, cancel context.CancelCauseFunc) int {
 	d, err := parseDelivery(msg)
 	if d.seq == 0 { // not from JetStream: nothing to acknowledge
 		w.log.WarnContext(work, "a message on the queue is no task", "subject", msg.Subject, "error", err)
@@ -22,9 +33,13 @@ func (w *pool) begin(work context.Context, msg *nats.Msg, leases []*lease, n int
 	if w.outdated() || ((d.delivered > 1 || w.forgotten(&d)) && w.adopted(&d)) {
 		return n
 	}
+	return w.beginWith(work, &d, err, leases, n, cancel)
+}
+
+func (w *pool) beginWith(work context.Context, d *delivery, err error, leases []*lease, n int, cancel context.CancelCauseFunc) int {
 	l := leases[n]
 	w.busy.Add(1)
-	l.take(d, cancel)
+	l.take(*d, cancel)
 	if err != nil {
 		err = &fault.Error{Code: CodeBadHeader, What: "the task cannot be read", Where: "task " + w.kind, Err: err, Fix: "correct the program that enqueued it; see decision 0018 for the headers"}
 	}
@@ -32,15 +47,19 @@ func (w *pool) begin(work context.Context, msg *nats.Msg, leases []*lease, n int
 		w.notePace(&l.d, paceBegun)
 		return n + 1
 	}
-	w.leave(l)
+	w.leave(work, l)
 	return n
 }
 
 // leave ends the lease of a task that is dealt with, or left to be delivered again.
-func (w *pool) leave(l *lease) {
+func (w *pool) leave(work context.Context, l *lease) {
+	f, i, settled := l.d.frame, l.d.index, l.settled
 	l.drop()
 	w.busy.Add(-1)
 	w.done.Add(1)
+	if f != nil && f.done(i, settled) {
+		w.settleFrame(work, f)
+	}
 }
 
 // adopted reports whether the task is in the hands of this worker already.
@@ -50,7 +69,9 @@ func (w *pool) adopted(d *delivery) bool {
 			return true
 		}
 	}
-	return false
+	adopted := false
+	w.frames.each(func(f *frame) { adopted = adopted || f.lease.adopt(d, w.conn.NATS().Publish) })
+	return adopted
 }
 
 // fit reports whether the task should be run now; bad is why it cannot be read.
@@ -69,11 +90,22 @@ func (w *pool) fit(work context.Context, l *lease, bad error) bool {
 		w.setAside(work, l)
 		return false
 	}
-	again := d.delivered > 1 || w.forgotten(d)
+	again := d.frame == nil && (d.delivered > 1 || w.forgotten(d))
 	if again && !w.calm(work) {
 		return false // stopped meanwhile: it is delivered again
 	}
-	if again || d.copy > 1 || d.flow != "" || w.notes.has(d.token) {
+	known := again || d.copy > 1 || d.flow != "" || w.notes.has(d.token)
+	if !known && (d.apart != "" || (d.frame != nil && d.frame.marked.Load())) {
+		err := retry(work, func(ctx context.Context) error {
+			r, err := getRecord(ctx, w.conn, w.kind, d.token)
+			known = r.revision > 0
+			return err
+		})
+		if err != nil {
+			return false // it is delivered again
+		}
+	}
+	if known {
 		var run bool
 		if err := retry(work, func(ctx context.Context) (err error) { run, err = w.claim(ctx, l); return err }); err != nil {
 			w.log.WarnContext(work, "a task is left to be delivered again: its record was not reached", "task", d.id, "error", err)
@@ -121,7 +153,7 @@ func (w *pool) attempt(work, run context.Context, leases []*lease, outcomes []ou
 	step(stepHandled)
 	for i, l := range leases {
 		w.settle(work, run, l, outcomes[i])
-		w.leave(l)
+		w.leave(work, l)
 	}
 	working()
 }

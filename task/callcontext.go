@@ -11,12 +11,12 @@ import (
 // a fifth of what a task costs that does nothing, so it is made when the handler first asks for what only a real one has.
 // It is safe for concurrent use.
 type callContext struct {
-	work  context.Context // of all handlers of the worker
+	work  context.Context //nolint:containedctx // it is a context itself, below this one
 	limit time.Duration
 	until time.Time
 
 	mu    sync.Mutex
-	real  context.Context // nil until it is asked for
+	real  context.Context //nolint:containedctx // likewise; nil until it is asked for
 	stop  context.CancelCauseFunc
 	ended bool // before there was a real one
 	cause error

@@ -31,7 +31,8 @@ func TestCallContextEndsLikeARealOneHoweverLateItIsAsked(t *testing.T) {
 			child, end := context.WithCancel(c)
 			cause := context.Cause(c)
 			overran, isOverrun := errors.AsType[*overrun](cause)
-			if c.Err() != test.err || child.Err() != test.err || (!errors.Is(cause, test.cause) && !(isOverrun && overran.limit == test.limit)) {
+			known := errors.Is(cause, test.cause) || (isOverrun && overran.limit == test.limit)
+			if c.Err() != test.err || child.Err() != test.err || !known {
 				t.Errorf("%s, early %v: %v, of a child %v, because of %v", name, early, c.Err(), child.Err(), cause)
 			}
 			if until, ok := c.Deadline(); !ok || time.Until(until) > test.limit {

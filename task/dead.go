@@ -29,12 +29,12 @@ type letter struct {
 
 // storeDead stores d under a subject of its own, once for ever: a second time is refused by the broker and is no error.
 func storeDead(ctx context.Context, c *bus.Conn, d letter) error {
-	id := wire.EventID{Stream: wire.QueueStream(d.queue), Seq: d.seq}
+	id := d.origin(wire.QueueStream(d.queue))
 	header := nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {"0"},
 		wire.HeaderSource:                   {id.String()},
 		wire.HeaderTaskID:                   {d.id},
-		wire.HeaderSubject:                  {d.msg.Subject},
+		wire.HeaderSubject:                  {d.subject()},
 		wire.HeaderCode:                     {d.code},
 		wire.HeaderError:                    {oneLine(d.err)},
 		wire.HeaderAttempts:                 {strconv.Itoa(d.attempts)},
@@ -46,7 +46,7 @@ func storeDead(ctx context.Context, c *bus.Conn, d letter) error {
 			header[name] = values
 		}
 	}
-	_, err := c.PublishFrame(ctx, wire.DeadSubject(c.Grant().Service, id), header, d.msg.Data)
+	_, err := c.PublishFrame(ctx, wire.DeadSubject(c.Grant().Service, id), header, d.data)
 	switch {
 	case err == nil:
 		c.Counters().Parked.Add(1)

@@ -12,9 +12,13 @@ import (
 	"github.com/hozo-dev/hozo/wire"
 )
 
-// delivery is one message of a queue as a worker got it.
+// delivery is one task as a worker got it: a message of a queue, or a part of one.
 type delivery struct {
-	msg *nats.Msg
+	msg  *nats.Msg
+	data []byte // arguments
+
+	frame *frame // that the task came in; nil when it has a message of its own
+	index int    // in the frame
 
 	// From the subject of the acknowledgement.
 	seq       uint64
@@ -35,12 +39,38 @@ type delivery struct {
 	cancelled bool   // a tombstone
 	released  bool   // let out of a limited queue
 	flow      string // id of the workflow that it belongs to
+	apart     string // sequence and index in the frame that the task was in before
+}
+
+// subject is where a message of the task's own is stored.
+func (d *delivery) subject() string {
+	if d.frame != nil {
+		return d.frame.prefix + d.token
+	}
+	return d.msg.Subject
+}
+
+// place is the task's place in the frame that it is or was in.
+func (d *delivery) place() string {
+	if d.apart != "" {
+		return d.apart
+	}
+	return strconv.FormatUint(d.seq, 10) + ":" + strconv.Itoa(d.index)
+}
+
+// origin names the task among the dead, however often it is delivered.
+func (d *delivery) origin(stream string) wire.EventID {
+	id := wire.EventID{Stream: stream, Seq: d.seq, Index: d.index}
+	if was, err := wire.ParseEventID(stream + ":" + d.apart); err == nil {
+		return was
+	}
+	return id
 }
 
 // parseDelivery reads everything but the arguments. With an error the places from the subjects are filled in all the
 // same, if they could be read: seq is 0 only when msg is no task at all.
 func parseDelivery(msg *nats.Msg) (delivery, error) {
-	d := delivery{msg: msg, copy: 1}
+	d := delivery{msg: msg, data: msg.Data, copy: 1}
 	var err error
 	if d.seq, d.delivered, d.stored, err = parseAck(msg.Reply); err != nil {
 		return d, err
@@ -75,6 +105,7 @@ func (d *delivery) parseHeader(h nats.Header) error {
 	}
 	d.key, d.flow = h.Get(wire.HeaderKey), h.Get(wire.HeaderFlow)
 	d.released = strings.HasPrefix(h.Get(headerScheduler), wire.TaskStream+".") && strings.Contains(h.Get(headerScheduler), ".w.")
+	d.apart = h.Get(wire.HeaderApart)
 	d.cancelled = State(h.Get(wire.HeaderState)) == Cancelled
 	d.unique = h.Get(wire.HeaderUnique)
 	if scope, hash, ok := strings.Cut(d.unique, ":"); d.unique != "" && (!ok || hash == "" || wire.TaskToken(hash) != hash ||
@@ -99,7 +130,7 @@ func (d *delivery) carried() nats.Header {
 	for name, values := range d.msg.Header {
 		switch {
 		case strings.HasPrefix(name, "Nats-"): // the broker's own, and those that it acts on
-		case name == jetstream.MsgIDHeader:
+		case name == jetstream.MsgIDHeader, name == wire.HeaderApart:
 		default:
 			h[name] = values
 		}

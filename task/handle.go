@@ -195,13 +195,24 @@ func (h Handle) cancel(ctx context.Context, early bool, keep time.Duration) erro
 			}
 		}
 		r.state, r.copy, r.code, r.err = Cancelled, max(r.copy, 1), CodeCancelled, "cancelled by "+h.conn.Grant().User
+		if _, _, framed := wire.SplitFramedID(token); framed {
+			keep = frameKeep // nothing else says that it is cancelled while its frame waits
+		}
 		if _, err := putRecord(ctx, h.conn, h.Kind, token, r, keep); err == nil {
 			break
 		} else if !errors.Is(err, errMoved) {
 			return err
 		}
 	}
-	// Order: what is scheduled can become runnable meanwhile, but not the other way round.
+	// Order: what is in a frame can get out of it meanwhile, and what is scheduled become runnable, but not the other way
+	// round.
+	if framed, err := findFrame(ctx, h.conn, h.queue, h.Kind, token); err != nil {
+		return err
+	} else if framed != nil {
+		if err := h.mark(ctx); err != nil {
+			return err
+		}
+	}
 	lock, err := h.bury(ctx, wire.ScheduleSubject(h.queue, h.Kind, token), headerSchedule, time.Second)
 	take := func(subject, header string, keep time.Duration) {
 		if err != nil {
@@ -227,6 +238,13 @@ func (h Handle) cancel(ctx context.Context, early bool, keep time.Duration) erro
 		return unanswered(wire.NoteSubject(h.Kind), err)
 	}
 	return nil
+}
+
+// mark has whoever gets the task's frame look at the records of its tasks.
+func (h Handle) mark(ctx context.Context) error {
+	frame, _, _ := wire.SplitFramedID(h.token())
+	_, err := h.conn.PublishFrame(ctx, wire.FrameMarkSubject(h.Kind, frame), nats.Header{jetstream.MsgTTLHeader: {frameKeep.String()}}, nil)
+	return err
 }
 
 // cancelledKeep is how long it is known that a task was cancelled: no worker holds one that long without a look at it.

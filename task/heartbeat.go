@@ -49,7 +49,8 @@ func (w *pool) keep(ctx context.Context, stopped <-chan struct{}) {
 		} else {
 			rate /= 4
 		}
-		w.ahead.Store(min(int64(rate*float64(aheadFor)/float64(keeperTick)), mostAhead))
+		w.frames.each(func(f *frame) { f.lease.keep(now, w.conn.NATS().Publish) })
+		w.ahead.Store(int64(rate * float64(aheadFor) / float64(keeperTick)))
 		if ctx.Err() != nil {
 			continue
 		}
@@ -75,6 +76,7 @@ func (w *pool) reconnected(now time.Time, link uint64) {
 	for _, l := range w.leases {
 		l.doubt()
 	}
+	w.frames.each(func(f *frame) { f.lease.doubt() })
 }
 
 // heed tells what the broker has against requests.

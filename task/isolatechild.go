@@ -54,7 +54,7 @@ type carriedOutcome struct {
 
 func carry(l *lease) carried {
 	d := &l.d
-	return carried{Subject: d.msg.Subject, Header: d.msg.Header, Data: d.msg.Data, Seq: d.seq, Stored: d.stored, Failed: l.failed()}
+	return carried{Subject: d.subject(), Header: d.msg.Header, Data: d.data, Seq: d.seq, Stored: d.stored, Failed: l.failed()}
 }
 
 // lease is what the task is held by in the child: nothing is said to the broker there, but steps are saved.

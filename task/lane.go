@@ -20,6 +20,9 @@ const (
 	pullHeartbeat = 5 * time.Second  // how often it says that it still knows of the request
 	pullSilence   = 12 * time.Second // after which it is asked anew
 
+	// mostFrames bounds the frames that a worker has on the way.
+	mostFrames = 64
+
 	// mostAhead bounds the tasks that a lane has on the way beside those that are worked on.
 	mostAhead = 2048
 
@@ -28,15 +31,14 @@ const (
 	laneChannel = 2*(mostAhead+maxConcurrency) + 64
 )
 
-// lane brings the tasks of one kind and priority. next and took are for any goroutine.
+// lane brings the messages of one consumer: tasks of one kind and priority, or frames of them.
 type lane struct {
-	conn     *bus.Conn
-	request  string // subject of requests
-	priority Priority
-	msgs     chan *nats.Msg
+	conn    *bus.Conn
+	request string // subject of requests
+	msgs    chan *nats.Msg
 
-	credit atomic.Int64  // tasks that the open requests may still bring
-	count  atomic.Uint64 // tasks that came
+	credit atomic.Int64  // messages that the open requests may still bring
+	count  atomic.Uint64 // messages that came
 
 	mu      sync.Mutex
 	sub     *nats.Subscription
@@ -48,10 +50,10 @@ type lane struct {
 	trouble string // last word of the broker about a request, until one works
 }
 
-func newLane(c *bus.Conn, queue, kind string, p Priority) *lane {
+func newLane(c *bus.Conn, queue, durable string) *lane {
 	return &lane{
-		conn: c, priority: p, msgs: make(chan *nats.Msg, laneChannel),
-		request: fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", wire.StreamName(wire.QueueStream(queue)), wire.TaskDurable(kind, int(p))),
+		conn: c, msgs: make(chan *nats.Msg, laneChannel),
+		request: fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", wire.StreamName(wire.QueueStream(queue)), durable),
 	}
 }
 
@@ -93,6 +95,20 @@ func (l *lane) fill(room int64) {
 		l.heard = time.Now()
 	}
 	l.credit.Add(want)
+}
+
+// take returns a message that is here already, or nil.
+func (l *lane) take() *nats.Msg {
+	for {
+		select {
+		case m := <-l.msgs:
+			if l.isTask(m) {
+				return m
+			}
+		default:
+			return nil
+		}
+	}
 }
 
 // isTask takes a message that has come and reports whether it is a task.
@@ -154,15 +170,8 @@ func (l *lane) giveBack() {
 func (l *lane) drop() { l.empty(func(*nats.Msg) {}) }
 
 func (l *lane) empty(each func(*nats.Msg)) {
-	for {
-		select {
-		case m := <-l.msgs:
-			if l.isTask(m) {
-				each(m)
-			}
-		default:
-			return
-		}
+	for m := l.take(); m != nil; m = l.take() {
+		each(m)
 	}
 }
 

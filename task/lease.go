@@ -50,6 +50,8 @@ type lease struct {
 	lost   bool // the lease is over, or in doubt
 	gone   bool // the task is cancelled or somebody else's: nothing is to be said of it any more
 
+	settled bool // what became of the task is stored wherever it has to be; only the handler's goroutine looks
+
 	// recMu guards the record, of which the lease is the only writer while it holds.
 	recMu    sync.Mutex
 	rec      record // revision 0: there is none
@@ -66,6 +68,7 @@ func (l *lease) take(d delivery, cancel context.CancelCauseFunc) {
 	now := time.Now()
 	l.mu.Lock()
 	l.d, l.held, l.told, l.looked, l.cancel, l.lost, l.gone = d, true, now, now, cancel, false, false
+	l.settled = false
 	l.mu.Unlock()
 	l.recMu.Lock()
 	l.rec = record{copy: d.copy, failed: d.failed}
@@ -78,7 +81,7 @@ func (l *lease) take(d delivery, cancel context.CancelCauseFunc) {
 func (l *lease) drop() {
 	l.mu.Lock()
 	l.held, l.cancel = false, nil
-	l.d.msg = nil
+	l.d.msg, l.d.data, l.d.frame = nil, nil, nil
 	l.mu.Unlock()
 }
 
@@ -86,6 +89,9 @@ func (l *lease) drop() {
 func (l *lease) holds() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.d.frame != nil {
+		return l.held && !l.gone && l.d.frame.lease.holds()
+	}
 	return l.held && !l.lost && time.Since(l.told) < ackWait-leaseSlack
 }
 
@@ -93,7 +99,7 @@ func (l *lease) holds() bool {
 func (l *lease) keep(now time.Time, publish func(subject string, data []byte) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.held {
+	if !l.held || l.d.frame != nil { // a frame says that it is alive, and is claimed, as a whole
 		return
 	}
 	since := now.Sub(l.told)
@@ -108,7 +114,7 @@ func (l *lease) keep(now time.Time, publish func(subject string, data []byte) er
 func (l *lease) doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lost = l.lost || l.held
+	l.lost = l.lost || (l.held && l.d.frame == nil)
 }
 
 // unseen reports whether it is time to look what has become of the task elsewhere: it may have been cancelled, or have
@@ -147,7 +153,7 @@ func (l *lease) regain(ctx context.Context, w *pool) error {
 	}
 	l.rec.revision = now.revision
 	l.mu.Lock()
-	lost := l.lost
+	lost := l.lost && l.d.frame == nil // a frame is claimed as a whole
 	l.mu.Unlock()
 	if !lost {
 		return nil
@@ -206,6 +212,16 @@ func (l *lease) end(token string, cause error) {
 	l.lost, l.gone = true, true
 	if l.alone && l.cancel != nil {
 		l.cancel(cause)
+	}
+}
+
+// lose ends the handler of a task that came in f, because the frame is somebody else's.
+func (l *lease) lose(f *frame) {
+	l.mu.Lock()
+	token, its := l.d.token, l.held && l.d.frame == f
+	l.mu.Unlock()
+	if its {
+		l.end(token, errLost)
 	}
 }
 

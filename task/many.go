@@ -9,6 +9,7 @@ import (
 
 	"github.com/hozo-dev/hozo/bus"
 	"github.com/hozo-dev/hozo/fault"
+	"github.com/hozo-dev/hozo/wire"
 )
 
 // MaxAtomic is how many tasks EnqueueMany stores all or none.
@@ -24,6 +25,9 @@ const (
 // EnqueueMany stores a task for each of args and returns handles in their order. Up to MaxAtomic are stored all or none;
 // more in parts of that many, and with an error the handles are of the parts that are stored. opts are of each task; ID,
 // Unique and their like are refused. The errors are those of Enqueue.
+//
+// Without options, and when the kind keeps nothing, the tasks of a part share one message. They are tasks like others, but
+// one worker gets them: what it has not begun after half a second it hands on.
 func (k Kind[T]) EnqueueMany(ctx context.Context, c *bus.Conn, args []T, opts ...Option) ([]Handle, error) {
 	q, err := k.queue(c)
 	if err != nil {
@@ -32,36 +36,84 @@ func (k Kind[T]) EnqueueMany(ctx context.Context, c *bus.Conn, args []T, opts ..
 	handles := make([]Handle, 0, len(args))
 	for len(args) > 0 {
 		n := min(len(args), MaxAtomic)
-		msgs, made := make([]*nats.Msg, 0, n), handles
-		for _, one := range args[:n] {
-			e, err := k.options(opts)
-			if err != nil {
-				return handles, err
-			}
-			if e.given || e.unique != "" {
-				return handles, k.wrap(badOption("tasks that are enqueued at once have ids of their own and cannot be unique"))
-			}
-			msg, err := k.message(c, q, &e, one)
-			if err != nil {
-				return handles, err
-			}
-			putTrace(ctx, msg)
-			msgs, made = append(msgs, msg), append(made, k.handle(c, q, e.id))
+		made, err := k.enqueuePart(ctx, c, q, args[:n], opts)
+		if err != nil {
+			return handles, err
 		}
-		admission := admissionOf(c, q)
-		if err := admission.admit(ctx, int64(n)); err != nil {
-			return handles, k.wrap(err)
+		c.Counters().AddEdge("enqueues", k.name, uint64(n))
+		handles, args = append(handles, made...), args[n:]
+	}
+	return handles, nil
+}
+
+// enqueuePart stores all or none.
+func (k Kind[T]) enqueuePart(ctx context.Context, c *bus.Conn, q wire.TaskQueue, args []T, opts []Option) ([]Handle, error) {
+	e, err := k.options(opts)
+	if err != nil {
+		return nil, err
+	}
+	if e.given || e.unique != "" {
+		return nil, k.wrap(badOption("tasks that are enqueued at once have ids of their own and cannot be unique"))
+	}
+	made := make([]Handle, 0, len(args))
+	var msgs []*nats.Msg
+	if len(args) > 1 && k.rides(&e) {
+		f := newFramer()
+		defer f.free()
+		for _, one := range args {
+			data, err := k.arguments(c, one)
+			if err != nil {
+				return nil, err
+			}
+			id, ok := f.add(data)
+			if !ok {
+				break
+			}
+			made = append(made, k.handle(c, q, id))
+		}
+		if len(made) == len(args) {
+			msgs = []*nats.Msg{f.message(q.Name, k.name)}
+			putTrace(ctx, msgs[0])
+		}
+	}
+	if msgs == nil { // each a message of its own
+		made, msgs, err = k.messages(ctx, c, q, args, opts)
+		if err != nil {
+			return nil, err
+		}
+	}
+	admission := admissionOf(c, q)
+	if err := admission.admit(ctx, int64(len(args))); err != nil {
+		return nil, k.wrap(err)
+	}
+	if admission.paced.Load() { // each waits by itself until it is let out
+		if len(msgs) < len(args) {
+			if made, msgs, err = k.messages(ctx, c, q, args, opts); err != nil {
+				return nil, err
+			}
 		}
 		for _, msg := range msgs {
 			admission.place(msg)
 		}
-		if err := storeAtomic(ctx, c, msgs); err != nil {
-			return handles, k.wrap(err)
-		}
-		c.Counters().AddEdge("enqueues", k.name, uint64(n))
-		handles, args = made, args[n:]
 	}
-	return handles, nil
+	return made, k.wrap(storeAtomic(ctx, c, msgs))
+}
+
+func (k Kind[T]) messages(ctx context.Context, c *bus.Conn, q wire.TaskQueue, args []T, opts []Option) ([]Handle, []*nats.Msg, error) {
+	made, msgs := make([]Handle, 0, len(args)), make([]*nats.Msg, 0, len(args))
+	for _, one := range args {
+		e, err := k.options(opts)
+		if err != nil {
+			return nil, nil, err
+		}
+		msg, err := k.message(c, q, &e, one)
+		if err != nil {
+			return nil, nil, err
+		}
+		putTrace(ctx, msg)
+		made, msgs = append(made, k.handle(c, q, e.id)), append(msgs, msg)
+	}
+	return made, msgs, nil
 }
 
 // storeAtomic stores all messages or none, trying until ctx ends.

@@ -56,6 +56,29 @@ func (w *pool) lookAt(work context.Context, second bool) {
 			l.writeProgress(ctx, w)
 		}
 	}
+	w.frames.each(func(f *frame) {
+		if f.lease.unseen(time.Now()) {
+			_ = f.regain(ctx, w) // the next turn asks again
+		}
+	})
+}
+
+// spread is the goroutine that has others do what waits here in frames for too long, until stopped is closed.
+func (w *pool) spread(work context.Context, stopped <-chan struct{}) {
+	tick := time.NewTicker(keeperTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stopped:
+			return
+		}
+		w.frames.each(func(f *frame) {
+			if time.Since(f.came) > heldFor && !w.outdated() {
+				w.spill(work, f)
+			}
+		})
+	}
 }
 
 // refresh drops without a word what was handed to this process before it was stopped: by now it is others', to whom a

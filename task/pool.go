@@ -46,12 +46,16 @@ type pool struct {
 	ready chan struct{}
 	do    func(ctx context.Context, leases []*lease, outcomes []outcome)
 
-	lanes  []*lane  // by priority
+	lanes  [4]*lane // see laneOf
 	leases []*lease // Batch for each handler
+	frames frames
+	opened chan struct{} // tasks of a frame wait for whoever is idle
 	turn   atomic.Uint64
 	busy   atomic.Int64  // tasks in hand
 	done   atomic.Uint64 // tasks that have ended
 	ahead  atomic.Int64  // how many tasks to take beside those in hand
+
+	perFrame atomic.Int64 // tasks that a frame holds, about
 
 	clock moment        // last turn of the keeper
 	stale atomic.Bool   // the process was stopped for so long that what waits here may be others'
@@ -68,15 +72,19 @@ type pool struct {
 func newPool(c *bus.Conn, kind string, task Config, cfg WorkerConfig, do func(context.Context, []*lease, []outcome)) *pool {
 	w := &pool{
 		conn: c, kind: kind, queue: c.Grant().QueueOf(kind).Name, task: task, cfg: cfg,
-		log: cfg.Logger.With("kind", kind), ready: make(chan struct{}), do: do, short: shortDelay,
+		log: cfg.Logger.With("kind", kind), ready: make(chan struct{}), do: do, short: shortDelay, opened: make(chan struct{}, cfg.Concurrency),
 	}
 	if testtime.Moved(c) {
 		w.short = 0 // what waits in the consumer cannot be moved
 	}
 	w.pace = wire.PaceSubject(w.queue)
-	for p := High; p <= Low; p++ {
-		w.lanes = append(w.lanes, newLane(c, w.queue, kind, p))
+	for at, durable := range [...]string{
+		laneHigh: wire.TaskDurable(kind, int(High)), laneNormal: wire.TaskDurable(kind, int(Normal)),
+		laneFrames: wire.FrameDurable(kind), laneLow: wire.TaskDurable(kind, int(Low)),
+	} {
+		w.lanes[at] = newLane(c, w.queue, durable)
 	}
+	w.perFrame.Store(frameGuess)
 	for range cfg.Concurrency * cfg.Batch {
 		w.leases = append(w.leases, &lease{conn: c, alone: cfg.Batch == 1})
 	}
@@ -119,6 +127,7 @@ func (w *pool) run(ctx context.Context) error {
 	w.link.Store(w.first)
 	keeper.Go(func() { w.keep(ctx, stopped) })
 	keeper.Go(func() { w.observe(work, stopped) })
+	keeper.Go(func() { w.spread(work, stopped) })
 	for n := range w.cfg.Concurrency {
 		handlers.Go(func() { w.loop(ctx, work, w.leases[n*w.cfg.Batch:(n+1)*w.cfg.Batch]) })
 	}
@@ -129,6 +138,9 @@ func (w *pool) run(ctx context.Context) error {
 		l.close(w.outdated())
 	}
 	handlers.Wait()
+	if !w.outdated() {
+		w.frames.each(func(f *frame) { w.spill(work, f) })
+	}
 	close(stopped)
 	keeper.Wait()
 	return nil
@@ -152,38 +164,45 @@ func (w *pool) await(ctx context.Context) bool {
 
 // lookPaced finds out whether the queue is limited.
 func (w *pool) lookPaced(ctx context.Context) error {
-	consumer, err := w.conn.JetStream().Consumer(ctx, wire.StreamName(wire.QueueStream(w.queue)), wire.TaskDurable(w.kind, wire.TaskPriority1))
+	consumer, err := w.conn.JetStream().Consumer(ctx, wire.StreamName(wire.QueueStream(w.queue)), wire.FrameDurable(w.kind)) // it is made last
 	if err == nil {
 		w.paced.Store(consumer.CachedInfo().Config.Metadata[wire.MetaPaced] != "")
 	}
 	return err
 }
 
-// room is how many tasks may be on their way.
-func (w *pool) room() int64 {
-	return int64(w.cfg.Concurrency*w.cfg.Batch) - w.busy.Load() + w.ahead.Load()
-}
-
 // fill asks for tasks where some are missing.
 func (w *pool) fill() {
-	room := w.room()
-	for _, l := range w.lanes {
-		l.fill(room)
+	free, ahead := int64(w.cfg.Concurrency*w.cfg.Batch)-w.busy.Load(), w.ahead.Load()
+	for at, l := range w.lanes {
+		if at != laneFrames {
+			l.fill(free + min(ahead, mostAhead))
+		}
 	}
+	if missing := free + ahead - w.frames.waiting.Load(); missing > 0 {
+		per := w.perFrame.Load()
+		w.lanes[laneFrames].fill(min((missing+per-1)/per, mostFrames))
+	}
+}
+
+// item is what a handler takes: a message, or n tasks of a frame.
+type item struct {
+	msg      *nats.Msg
+	frame    *frame
+	first, n int
 }
 
 // loop does one task, or batch, after the other until ctx ends.
 func (w *pool) loop(ctx, work context.Context, leases []*lease) {
 	outcomes := make([]outcome, len(leases))
 	for {
-		msg := w.next(ctx.Done(), nil)
-		if msg == nil {
+		it, ok := w.next(ctx.Done(), nil, work, len(leases))
+		if !ok {
 			return
 		}
-		n := 0
 		run := newCallContext(work, w.task.Timeout)
-		n = w.begin(work, msg, leases, n, run.cancel)
-		if len(leases) > 1 && n > 0 {
+		n := w.begin(work, it, leases, 0, run.cancel)
+		if n > 0 && n < len(leases) {
 			n = w.gather(ctx, work, leases, n, run.cancel)
 		}
 		if n > 0 {
@@ -198,67 +217,95 @@ func (w *pool) gather(ctx, work context.Context, leases []*lease, n int, cancel 
 	linger := time.NewTimer(w.cfg.Linger)
 	defer linger.Stop()
 	for n < len(leases) {
-		msg := w.next(ctx.Done(), linger.C)
-		if msg == nil {
+		it, ok := w.next(ctx.Done(), linger.C, work, len(leases)-n)
+		if !ok {
 			break
 		}
-		n = w.begin(work, msg, leases, n, cancel)
+		n = w.begin(work, it, leases, n, cancel)
 	}
 	return n
 }
 
-// next returns the next task, or nil when stop or over comes first. High priorities are favoured, not exclusive.
-func (w *pool) next(stop <-chan struct{}, over <-chan time.Time) *nats.Msg {
+// next returns the next task, or up to most of them from a frame; false when stop or over comes first. High priorities are
+// favoured, not exclusive.
+func (w *pool) next(stop <-chan struct{}, over <-chan time.Time, work context.Context, most int) (item, bool) {
 	for {
 		select {
 		case <-stop:
-			return nil
+			return item{}, false
 		default:
 		}
-		if m := w.waiting(); m != nil {
-			w.fill()
-			return m
-		}
+		it, ok := w.waiting(work, most)
 		w.fill()
-		var lane *lane
-		var m *nats.Msg
-		select {
-		case m = <-w.lanes[0].msgs:
-			lane = w.lanes[0]
-		case m = <-w.lanes[1].msgs:
-			lane = w.lanes[1]
-		case m = <-w.lanes[2].msgs:
-			lane = w.lanes[2]
-		case <-over:
-			return nil
-		case <-stop:
-			return nil
+		if ok {
+			return it, true
 		}
-		if lane.isTask(m) {
-			return m
+		var m *nats.Msg
+		at := laneHigh
+		select {
+		case m = <-w.lanes[laneHigh].msgs:
+		case m = <-w.lanes[laneNormal].msgs:
+			at = laneNormal
+		case m = <-w.lanes[laneFrames].msgs:
+			at = laneFrames
+		case m = <-w.lanes[laneLow].msgs:
+			at = laneLow
+		case <-w.opened:
+			continue
+		case <-over:
+			return item{}, false
+		case <-stop:
+			return item{}, false
+		}
+		switch {
+		case !w.lanes[at].isTask(m):
+		case at == laneFrames:
+			w.open(work, m)
+		default:
+			return item{msg: m}, true
 		}
 	}
 }
 
-// order says which lane is asked first, of ten turns.
-var order = [10]int{0, 1, 0, 0, 1, 0, 2, 0, 1, 0}
+// Places of the lanes. Tasks in frames are of normal priority.
+const (
+	laneHigh = iota
+	laneNormal
+	laneFrames
+	laneLow
+)
 
-// waiting returns a task that is here already, or nil.
-func (w *pool) waiting() *nats.Msg {
-	first := order[w.turn.Add(1)%uint64(len(order))]
-	for i := range w.lanes {
-		l := w.lanes[(first+i)%len(w.lanes)]
-		for {
-			select {
-			case m := <-l.msgs:
-				if l.isTask(m) {
-					return m
-				}
-				continue
-			default:
+// turns says which lane is asked first, of twenty turns, and which ones then.
+var (
+	turns = [20]int{0, 1, 0, 0, 2, 0, 3, 0, 1, 0, 0, 2, 0, 0, 1, 0, 3, 0, 2, 0}
+	then  = [4][4]int{{0, 1, 2, 3}, {1, 2, 3, 0}, {2, 1, 3, 0}, {3, 0, 1, 2}}
+)
+
+// waiting returns what is here already.
+func (w *pool) waiting(work context.Context, most int) (item, bool) {
+	for _, at := range then[turns[w.turn.Add(1)%uint64(len(turns))]] {
+		if at == laneFrames {
+			if it, ok := w.framed(work, most); ok {
+				return it, true
 			}
-			break
+		} else if m := w.lanes[at].take(); m != nil {
+			return item{msg: m}, true
 		}
 	}
-	return nil
+	return item{}, false
+}
+
+// framed returns tasks of a frame that is here.
+func (w *pool) framed(work context.Context, most int) (item, bool) {
+	for !w.outdated() {
+		if f, first, n := w.frames.begin(most); f != nil {
+			return item{frame: f, first: first, n: n}, true
+		}
+		m := w.lanes[laneFrames].take()
+		if m == nil {
+			break
+		}
+		w.open(work, m)
+	}
+	return item{}, false
 }

@@ -142,14 +142,18 @@ var errMoved = errors.New("the record of the task was changed by somebody else")
 
 // getRecord reads the record of a task; a task without one has revision 0.
 func getRecord(ctx context.Context, c *bus.Conn, kind, token string) (record, error) {
-	msg, err := directGet(ctx, c, wire.RecordStream, wire.RecordSubject(kind, token))
+	return getRecordAt(ctx, c, wire.RecordSubject(kind, token))
+}
+
+func getRecordAt(ctx context.Context, c *bus.Conn, subject string) (record, error) {
+	msg, err := directGet(ctx, c, wire.RecordStream, subject)
 	if err != nil || msg == nil {
 		return record{}, err
 	}
 	r, err := parseRecord(msg.header, msg.data)
 	r.revision = msg.seq
 	if err != nil {
-		return r, &fault.Error{Code: CodeBadHeader, What: "the record of a task cannot be read", Where: wire.RecordSubject(kind, token), Err: err, Fix: "see decision 0018 for what records hold"}
+		return r, &fault.Error{Code: CodeBadHeader, What: "the record of a task cannot be read", Where: subject, Err: err, Fix: "see decision 0018 for what records hold"}
 	}
 	return r, nil
 }
@@ -157,13 +161,16 @@ func getRecord(ctx context.Context, c *bus.Conn, kind, token string) (record, er
 // putRecord replaces the record that has revision r.revision, 0 for none, and returns the new revision. It returns
 // errMoved when the record is another by now. keep is how long it is kept; 0 as long as the stream keeps anything.
 func putRecord(ctx context.Context, c *bus.Conn, kind, token string, r record, keep time.Duration) (uint64, error) {
+	return putRecordAt(ctx, c, wire.RecordSubject(kind, token), r, keep)
+}
+
+func putRecordAt(ctx context.Context, c *bus.Conn, subject string, r record, keep time.Duration) (uint64, error) {
 	r.at, r.owner = time.Now(), c.Grant().User
 	h := r.header()
 	h[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(r.revision, 10)}
 	if keep > 0 {
 		h[jetstream.MsgTTLHeader] = []string{keep.Round(time.Second).String()}
 	}
-	subject := wire.RecordSubject(kind, token)
 	ack, err := c.PublishFrame(ctx, subject, h, r.result)
 	if err == nil {
 		return ack.Sequence, nil
@@ -172,7 +179,7 @@ func putRecord(ctx context.Context, c *bus.Conn, kind, token string, r record, k
 		return 0, err
 	}
 	// An earlier try of the same publish may have been stored without its answer coming through.
-	now, getErr := getRecord(ctx, c, kind, token)
+	now, getErr := getRecordAt(ctx, c, subject)
 	if getErr == nil && now.revision > 0 && now.owner == r.owner && now.at.Equal(r.at) && now.state == r.state && now.copy == r.copy {
 		return now.revision, nil
 	}

@@ -155,7 +155,7 @@ func (w *pool) fail(work, run context.Context, l *lease, err error) {
 // again has the task run again after delay; next says what is to be known of it until then.
 func (w *pool) again(work context.Context, l *lease, delay time.Duration, next record) {
 	next.state, next.copy, next.due = Retrying, l.d.copy, time.Now().Add(delay)
-	scheduled := delay > w.short
+	scheduled := delay > w.short || l.d.frame != nil // what came in a frame cannot be refused alone
 	if scheduled {
 		next.copy++
 	}
@@ -192,7 +192,7 @@ func (w *pool) storeCopy(ctx context.Context, l *lease, r record) error {
 	h[headerSchedule] = []string{"@at " + r.due.UTC().Format(time.RFC3339Nano)}
 	h[headerScheduleTarget] = []string{runnable(w.queue, w.kind, l.d.priority, l.d.token)}
 	h[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
-	_, err := w.conn.PublishFrame(ctx, wire.ScheduleSubject(w.queue, w.kind, l.d.token), h, l.d.msg.Data)
+	_, err := w.conn.PublishFrame(ctx, wire.ScheduleSubject(w.queue, w.kind, l.d.token), h, l.d.data)
 	if fault.Code(err) == bus.CodeWrongSequence {
 		return nil // stored by an earlier try
 	}
@@ -237,6 +237,10 @@ func (w *pool) release(ctx context.Context, l *lease) {
 // one, says that it is dealt with.
 func (w *pool) acknowledge(l *lease) {
 	defer w.notePace(&l.d, paceLeft)
+	l.settled = true
+	if l.d.frame != nil {
+		return // its message goes when all tasks of it are settled
+	}
 	if err := w.conn.NATS().Publish(l.d.msg.Reply, finished); err != nil {
 		if now, more := w.quiet.pass(); now {
 			w.log.Warn("a task that has ended may be delivered again: the broker is away", "task", l.d.id, "error", err, "more_not_logged", more)

@@ -18,4 +18,5 @@ const (
 	stepFollowed = "followers told"
 	stepSaved    = "step saved"
 	stepRelayed  = "rows of the outbox in the queue"
+	stepApart    = "frame taken apart"
 )

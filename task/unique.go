@@ -92,6 +92,9 @@ func (h Handle) knownOnce(ctx context.Context) (bool, error) {
 // find returns the message of a task: scheduled, or runnable with any priority; nil when there is none.
 func find(ctx context.Context, c *bus.Conn, queue, kind, token string) (*stored, error) {
 	stream := wire.QueueStream(queue)
+	if framed, err := findFrame(ctx, c, queue, kind, token); err != nil || framed != nil {
+		return framed, err // first: what leaves a frame is stored by itself before
+	}
 	// A schedule becomes a runnable task and never the other way round while nobody has it, so this order misses none.
 	scheduled, err := directGet(ctx, c, stream, wire.ScheduleSubject(queue, kind, token))
 	if err != nil || (scheduled != nil && scheduled.header.Get(headerSchedule) != "") {
@@ -111,6 +114,22 @@ func find(ctx context.Context, c *bus.Conn, queue, kind, token string) (*stored,
 		}
 	}
 	return findWaiting(ctx, c, queue, kind, token) // a worker may have set it aside meanwhile
+}
+
+// findFrame returns the message of many tasks that holds a task; nil when there is none.
+func findFrame(ctx context.Context, c *bus.Conn, queue, kind, token string) (*stored, error) {
+	frame, i, ok := wire.SplitFramedID(token)
+	if !ok {
+		return nil, nil
+	}
+	msg, err := directGet(ctx, c, wire.QueueStream(queue), wire.FrameSubject(queue, kind, "*", frame))
+	if err != nil || msg == nil {
+		return nil, err
+	}
+	if _, count, err := splitFrameSubject(msg.sub); err != nil || i >= count {
+		return nil, nil
+	}
+	return msg, nil
 }
 
 // unlock gives the uniqueness of a task back, if it is the task's. hash is what its header says.

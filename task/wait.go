@@ -54,7 +54,10 @@ func putAside(msg *nats.Msg) {
 // setAside has a task wait that has come to a worker of a limited queue without having been let out: it was enqueued before
 // the queue was limited, by a client that does not know of it, or its time has come.
 func (w *pool) setAside(work context.Context, l *lease) {
-	msg := &nats.Msg{Subject: runnable(w.queue, w.kind, l.d.priority, l.d.token), Header: l.d.carried(), Data: l.d.msg.Data}
+	msg := &nats.Msg{Subject: runnable(w.queue, w.kind, l.d.priority, l.d.token), Header: l.d.carried(), Data: l.d.data}
+	if l.d.frame != nil || l.d.apart != "" { // its record is to be read before it is run
+		msg.Header[wire.HeaderApart] = []string{l.d.place()}
+	}
 	putAside(msg)
 	msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
 	err := retry(work, func(ctx context.Context) error {

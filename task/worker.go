@@ -134,7 +134,7 @@ func NewBatchWorker[T any](c *bus.Conn, k Kind[T], fn func(ctx context.Context, 
 
 // workOf is what middleware is told.
 func workOf(l *lease, kind string, attempt int) *bus.Work {
-	return &bus.Work{Kind: "task", Name: kind, Subject: l.d.msg.Subject, Attempt: attempt}
+	return &bus.Work{Kind: "task", Name: kind, Subject: l.d.subject(), Attempt: attempt}
 }
 
 // errUnfinished is the outcome of a task that its handler has said nothing of.
@@ -168,7 +168,7 @@ func (w *Worker[T]) Concurrency() int { return w.cfg.Concurrency }
 // task makes what a handler gets.
 func (k Kind[T]) task(l *lease) (Task[T], error) {
 	d := &l.d
-	args, err := k.decode(d.msg.Data)
+	args, err := k.decode(d.data)
 	return Task[T]{
 		ID: d.id, Kind: k.name, Key: d.key, Args: args, Attempt: l.failed() + 1, EnqueuedAt: d.stored, lease: l,
 	}, err

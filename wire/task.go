@@ -4,14 +4,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
 // Streams and subjects of the task queue. A queue's stream holds what is to be done, and nothing of it is kept once it is
 // done; hozo.record holds what is known of a task. Decision 0018 has the whole contract.
 const (
-	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>,w.<kind>.<priority>.<key>.<id>,c.<cron>,o.<service>}
-	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>,w.<kind>.<id>,s.<kind>.<id:step>,f.<flow>}
+	TaskStream    = "hozo.tasks"      // hozo.tasks.<queue>.{q.<kind>.<priority>.<id>,s.<kind>.<id>,w.<kind>.<priority>.<key>.<id>,f.<kind>.<count>.<frame>,c.<cron>,o.<service>}
+	RecordStream  = "hozo.record"     // hozo.record.{r.<kind>.<id>,u.<kind>.<hash>,w.<kind>.<id>,s.<kind>.<id:step>,f.<flow>,h.<kind>.<frame>,c.<kind>.<frame>}
 	TaskNote      = "hozo.tasknote"   // core subject of notes to whoever runs a task: hozo.tasknote.<kind>
 	TaskWait      = "hozo.taskwait"   // core subject of tasks that begin to wait in a limited queue: hozo.taskwait.<queue>.<kind>.<priority>.<key>.<id>
 	TaskPace      = "hozo.taskpace"   // core subject of workers' words on tasks that were let out: hozo.taskpace.<queue>
@@ -30,7 +31,7 @@ const (
 	HeaderExpires = "Hozo-Expires" // RFC 3339: the task is not to be started later
 	HeaderUnique  = "Hozo-Unique"  // hash under which the task holds its lock
 	HeaderKey     = "Hozo-Key"     // key of the task, for limits
-	HeaderFrame   = "Hozo-Frame"   // number of tasks in a message that holds many
+	HeaderApart   = "Hozo-Apart"   // sequence and index of the task in a frame that was taken apart: its record is to be read first
 	HeaderOwner   = "Hozo-Owner"   // instance that claimed the task last
 
 	HeaderFlow      = "Hozo-Flow"       // id of the workflow that the task belongs to
@@ -103,9 +104,55 @@ func OutboxSubject(queue, service string) string {
 	return TaskStream + "." + StreamName(queue) + ".o." + service
 }
 
+// FrameSubject is where count tasks of kind wait in one message, the frame id. count and id may be "*".
+func FrameSubject(queue, kind, count, id string) string {
+	return TaskStream + "." + StreamName(queue) + ".f." + StreamName(kind) + "." + count + "." + id
+}
+
+// QueueFrames are the subjects of all frames of a queue.
+func QueueFrames(queue string) string { return TaskStream + "." + StreamName(queue) + ".f.>" }
+
+// FramedID names task i of a frame.
+func FramedID(frame string, i int) string { return frame + "-" + strconv.Itoa(i) }
+
+// SplitFramedID reads what FramedID wrote. Others' ids may look like it.
+func SplitFramedID(id string) (frame string, i int, ok bool) {
+	at := strings.LastIndexByte(id, '-')
+	if at < 1 {
+		return "", 0, false
+	}
+	i, err := strconv.Atoi(id[at+1:])
+	return id[:at], i, err == nil && i >= 0 && FramedID(id[:at], i) == id
+}
+
+// FramedTasks counts the frames of kind and their tasks from the messages by subject of a queue's stream; "*" is any kind.
+func FramedTasks(subjects map[string]uint64, kind string) (frames, tasks uint64) {
+	for subject, n := range subjects {
+		parts := strings.Split(subject, ".")
+		if len(parts) != 7 || parts[3] != "f" || (kind != "*" && parts[4] != StreamName(kind)) {
+			continue
+		}
+		count, err := strconv.ParseUint(parts[5], 10, 32)
+		if err == nil {
+			frames, tasks = frames+n, tasks+n*count
+		}
+	}
+	return frames, tasks
+}
+
 // RecordSubject holds what is known of the task id.
 func RecordSubject(kind, id string) string {
 	return RecordStream + ".r." + StreamName(kind) + "." + id
+}
+
+// FrameRecordSubject holds who takes a frame apart, or has claimed it anew.
+func FrameRecordSubject(kind, frame string) string {
+	return RecordStream + ".h." + StreamName(kind) + "." + frame
+}
+
+// FrameMarkSubject holds something when a task of the frame was cancelled.
+func FrameMarkSubject(kind, frame string) string {
+	return RecordStream + ".c." + StreamName(kind) + "." + frame
 }
 
 // UniqueSubject holds the id of the task that has the uniqueness of hash.
@@ -135,6 +182,18 @@ func ChangeSubject(kind, id string) string { return TaskChange + "." + StreamNam
 // TaskDurable is the consumer that hands out the tasks of kind with a priority.
 func TaskDurable(kind string, priority int) string {
 	return fmt.Sprintf("%s@%d", StreamName(kind), priority)
+}
+
+// FrameDurable is the consumer that hands out the frames of kind.
+func FrameDurable(kind string) string { return StreamName(kind) + "@f" }
+
+// TaskDurables are all consumers of kind.
+func TaskDurables(kind string) []string {
+	var all []string
+	for p := TaskPriority1; p <= TaskPriority3; p++ {
+		all = append(all, TaskDurable(kind, p))
+	}
+	return append(all, FrameDurable(kind))
 }
 
 // TaskToken writes an id as one token of a subject: every byte that a token cannot hold, and %, becomes %XX. Ids that need

@@ -1,11 +1,36 @@
 package wire_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/hozo-dev/hozo/wire"
 )
+
+func TestFramedIDsAreReadAsWritten(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]string{
+		"A-0": "A 0", "A-17": "A 17", "A-B-9": "A-B 9", "A-01": "", "A--1": "A- 1", "A": "", "-1": "", "": "", "A-": "", "A-+1": "", "A-99999999999999999999": "",
+	} {
+		got := ""
+		if frame, i, ok := wire.SplitFramedID(id); ok {
+			got = fmt.Sprint(frame, " ", i)
+		}
+		if got != want {
+			t.Errorf("%q is read as %q, want %q", id, got, want)
+		}
+	}
+	subjects := map[string]uint64{
+		wire.FrameSubject("a.queue", "one.kind", "10", "A"): 1, wire.FrameSubject("a.queue", "one.kind", "7", "B"): 2, wire.FrameSubject("a.queue", "other", "5", "C"): 1,
+		wire.TaskSubject("a.queue", "one.kind", 2, "D"): 1, wire.ScheduleSubject("a.queue", "f", "10"): 1, wire.FrameSubject("a.queue", "one.kind", "many", "E"): 1,
+	}
+	for kind, want := range map[string][2]uint64{"one.kind": {3, 24}, "other": {1, 5}, "*": {4, 29}, "none": {}} {
+		if frames, tasks := wire.FramedTasks(subjects, kind); frames != want[0] || tasks != want[1] {
+			t.Errorf("%s: %d tasks in %d frames, want %v", kind, tasks, frames, want)
+		}
+	}
+}
 
 func TestTaskTokensAreOneToOne(t *testing.T) {
 	t.Parallel()

@@ -79,10 +79,12 @@ func declared(g wire.Grant, action broker.Action, subject string) bool {
 	}
 	tasks := len(g.Enqueues)+len(g.Handles) > 0 // all of one kind, mail.send
 	switch subject {
-	case "hozo.tasks.mail_send.q.mail_send.2.A", "hozo.tasknote.mail_send":
+	case "hozo.tasks.mail_send.f.mail_send.2.A", "hozo.tasknote.mail_send":
 		return len(g.Enqueues) > 0
-	case "hozo.tasks.mail_send.s.mail_send.A", "hozo.record.r.mail_send.A", "hozo.record.u.mail_send.A",
+	case "hozo.tasks.mail_send.q.mail_send.2.A", "hozo.tasks.mail_send.s.mail_send.A", "hozo.record.r.mail_send.A", "hozo.record.u.mail_send.A",
 		"$JS.API.DIRECT.GET.hozo_record.hozo.record.r.mail_send.A", "$JS.API.DIRECT.GET.hozo_record.hozo.record.u.mail_send.A",
+		"hozo.record.h.mail_send.A", "hozo.record.c.mail_send.A", "$JS.API.DIRECT.GET.hozo_record.hozo.record.h.mail_send.A",
+		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.f.mail_send.*.A",
 		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.q.mail_send.2.A",
 		"$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.s.mail_send.A":
 		return tasks
@@ -159,6 +161,8 @@ var jsVerbs = []string{
 func matrixSubjects(services []wire.Grant) []string {
 	all := []string{
 		"raw", "raw.x", "raw.in.p1", "raw.in.p1.x", "events", "events.a", "events.a.x", "events.b", "events.b.x", "events.b.x.y", "other", "price.quote", "price.change", "prices", "prices.x", "prices.eu.x", "prices.>", "prices.eu.>",
+		"hozo.tasks.mail_send.f.mail_send.2.A", "hozo.tasks.mail_send.f.mail_drop.2.A", "hozo.record.h.mail_send.A", "hozo.record.c.mail_send.A", "hozo.record.h.mail_drop.A",
+		"$JS.API.DIRECT.GET.hozo_record.hozo.record.h.mail_send.A", "$JS.API.DIRECT.GET.hozo_tasks_mail_send.hozo.tasks.mail_send.f.mail_send.*.A",
 		"hozo.tasks.mail_send.q.mail_send.2.A", "hozo.tasks.mail_send.s.mail_send.A", "hozo.tasks.mail_send.q.mail_drop.2.A", "hozo.tasks.mail_drop.q.mail_drop.2.A",
 		"hozo.tasks.>", "hozo.record.r.mail_send.A", "hozo.record.u.mail_send.A", "hozo.record.r.mail_drop.A", "hozo.record.>",
 		"hozo.tasknote.mail_send", "hozo.tasknote.mail_drop", "hozo.taskchange.mail_send.A", "hozo.taskchange.mail_drop.A", "hozo.taskchange.>",

@@ -54,7 +54,7 @@ func (q QueueSpec) streamConfig() jetstream.StreamConfig {
 	return cfg
 }
 
-// consumers are those of the kinds of q, one a priority.
+// consumers are those of the kinds of q, one a priority and one for frames.
 func (q QueueSpec) consumers() []ConsumerSpec {
 	var all []ConsumerSpec
 	for _, kind := range q.Kinds {
@@ -64,6 +64,10 @@ func (q QueueSpec) consumers() []ConsumerSpec {
 				Subjects: []string{wire.TaskSubject(q.Name, kind, priority, "*")}, tasks: true, paced: q.Paced,
 			})
 		}
+		all = append(all, ConsumerSpec{
+			Stream: wire.QueueStream(q.Name), Durable: wire.FrameDurable(kind),
+			Subjects: []string{wire.FrameSubject(q.Name, kind, "*", "*")}, tasks: true,
+		})
 	}
 	return all
 }

@@ -12,8 +12,8 @@ func (r *rights) handles(g wire.Grant) {
 	for _, kind := range g.Handles {
 		queue := g.QueueOf(kind).Name
 		js := wire.StreamName(wire.QueueStream(queue))
-		for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
-			r.consumer("handles", kind, js, wire.TaskDurable(kind, priority))
+		for _, durable := range wire.TaskDurables(kind) {
+			r.consumer("handles", kind, js, durable)
 		}
 		r.add(Subscribe, "handles", kind, "hear what is cancelled", wire.NoteSubject(kind))
 		r.add(Publish, "handles", kind, "say that a task has begun or left a limited queue", wire.PaceSubject(queue))
@@ -41,20 +41,25 @@ func (r *rights) tasks(key, kind, queue string) {
 	records := wire.StreamName(wire.RecordStream)
 	runnable := fmt.Sprintf("%s.%s.q.%s.*.*", wire.TaskStream, wire.StreamName(queue), wire.StreamName(kind))
 	scheduled := wire.ScheduleSubject(queue, kind, "*")
-	if key == "enqueues" { // what is handled gets there through a schedule
-		r.add(Publish, key, kind, "queue tasks", runnable)
+	framed := wire.FrameSubject(queue, kind, "*", "*")
+	if key == "enqueues" {
+		r.add(Publish, key, kind, "queue tasks", runnable, framed)
+	} else {
+		r.add(Publish, key, kind, "take frames of tasks apart", runnable)
 	}
 	r.add(Publish, key, kind, "queue tasks for later", scheduled)
 	waiting := wire.WaitPrefix(queue) + wire.StreamName(kind) + ".*.*.*"
 	r.add(Publish, key, kind, "have tasks wait in a limited queue", waiting)
 	r.add(Publish, key, kind, "find a task that waits", directGet(wire.QueueStream(queue), waiting))
-	r.add(Publish, key, kind, "find a task by its id", directGet(wire.QueueStream(queue), runnable), directGet(wire.QueueStream(queue), scheduled))
+	r.add(Publish, key, kind, "find a task by its id", directGet(wire.QueueStream(queue), runnable), directGet(wire.QueueStream(queue), framed), directGet(wire.QueueStream(queue), scheduled))
 	r.add(Publish, key, kind, "record what becomes of a task", wire.RecordSubject(kind, "*"))
+	r.add(Publish, key, kind, "record who has a frame, and that tasks of it are cancelled", wire.FrameRecordSubject(kind, "*"), wire.FrameMarkSubject(kind, "*"))
 	r.add(Publish, key, kind, "keep a task unique", wire.UniqueSubject(kind, "*"))
 	r.add(Publish, key, kind, "keep what its steps have made", wire.StepSubject(kind, "*"))
 	r.add(Publish, key, kind, "tell a workflow how far it is", wire.NodeSubject(kind, "*"), wire.FlowSubject("*"))
 	for _, subject := range []string{
 		wire.RecordSubject(kind, "*"), wire.UniqueSubject(kind, "*"), wire.StepSubject(kind, "*"), wire.NodeSubject(kind, "*"), wire.FlowSubject("*"),
+		wire.FrameRecordSubject(kind, "*"), wire.FrameMarkSubject(kind, "*"),
 	} {
 		r.add(Publish, key, kind, "read a record", "$JS.API.DIRECT.GET."+records+"."+subject)
 	}

@@ -189,7 +189,8 @@ func TestUserMayDoWhatItsGrantDeclaresAndNothingElse(t *testing.T) {
 
 		{"pull its tasks", "worker", work("hozo_tasks_mail_send", "mail_send@2"), true},
 		{"bury a task", "worker", store("hozo.dlq.mailer.hozo_tasks_mail_send.1.0"), true},
-		{"enqueue what it handles", "worker", publish("hozo.tasks.mail_send.q.mail_send.2.B"), false},
+		{"take a frame of what it handles apart", "worker", publish("hozo.tasks.mail_send.q.mail_send.2.B"), true},
+		{"enqueue a frame of what it handles", "worker", publish("hozo.tasks.mail_send.f.mail_send.2.B"), false},
 		{"record what it handles", "worker", store("hozo.record.r.mail_send.B"), true},
 		{"pull another kind", "worker", publish("$JS.API.CONSUMER.MSG.NEXT.hozo_tasks_mail_drop.mail_drop@2"), false},
 		{"purge what it handles", "worker", request("$JS.API.STREAM.PURGE.hozo_tasks_mail_send"), false},

@@ -74,9 +74,13 @@ func grantQueues(m *manifest.Manifest, kinds []string) []wire.TaskQueue {
 // oldestIn is the age of the oldest task of a kind that waits or runs; 0 when there is none.
 func oldestIn(ctx context.Context, stream jetstream.Stream, queue, kind string) (time.Duration, error) {
 	var oldest time.Duration
+	subjects := []string{wire.FrameSubject(queue, kind, "*", "*")}
 	for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
+		subjects = append(subjects, wire.TaskSubject(queue, kind, priority, "*"))
+	}
+	for _, subject := range subjects {
 		// A task is deleted when it is done, so the first of its subject is the oldest that is not.
-		msg, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(wire.TaskSubject(queue, kind, priority, "*")))
+		msg, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(subject))
 		switch {
 		case err == nil:
 			oldest = max(oldest, time.Since(msg.Time))
@@ -103,24 +107,34 @@ func (n *Node) queues(ctx context.Context, m *manifest.Manifest) []status.Queue 
 	return all
 }
 
+// countQueue counts tasks. Of those that share a message as many count as running as their messages are in hand.
 func (n *Node) countQueue(ctx context.Context, stream jetstream.Stream, q status.Queue, crons uint64) status.Queue {
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(wire.QueueFrames(q.Name)))
+	if err != nil {
+		info = stream.CachedInfo() // tasks that share a message count as one
+	}
 	for _, kind := range q.Kinds {
-		for priority := wire.TaskPriority1; priority <= wire.TaskPriority3; priority++ {
-			consumer, err := stream.Consumer(ctx, wire.TaskDurable(kind, priority))
+		for _, durable := range wire.TaskDurables(kind) {
+			consumer, err := stream.Consumer(ctx, durable)
 			if err != nil {
 				continue
 			}
-			info := consumer.CachedInfo()
-			q.Waiting += info.NumPending
-			q.Running += info.NumAckPending
-			q.Redelivered += info.NumRedelivered
+			c := consumer.CachedInfo()
+			waiting, running := c.NumPending, uint64(max(c.NumAckPending, 0))
+			if frames, tasks := wire.FramedTasks(info.State.Subjects, kind); durable == wire.FrameDurable(kind) && frames > 0 {
+				running = tasks * min(running, frames) / frames
+				waiting = tasks - running
+			}
+			q.Waiting += waiting
+			q.Running += int(running) //nolint:gosec // a queue holds fewer than 2^63 tasks
+			q.Redelivered += c.NumRedelivered
 		}
 		if age, err := oldestIn(ctx, stream, q.Name, kind); err == nil {
 			q.OldestSeconds = max(q.OldestSeconds, age.Seconds())
 		}
 	}
 	// What has come of crons is in the stream, too.
-	depth := stream.CachedInfo().State.Msgs
+	depth := depthOf(info)
 	depth -= min(depth, crons)
 	if depth > q.Waiting+uint64(max(q.Running, 0)) {
 		q.Scheduled = depth - q.Waiting - uint64(max(q.Running, 0))
@@ -149,6 +163,12 @@ func marks(ctx context.Context, stream jetstream.Stream, queue string) uint64 {
 		return 0
 	}
 	return uint64(len(info.State.Subjects))
+}
+
+// depthOf counts the tasks of a queue from its stream's state, in which the frames are listed.
+func depthOf(info *jetstream.StreamInfo) uint64 {
+	frames, tasks := wire.FramedTasks(info.State.Subjects, "*")
+	return info.State.Msgs - frames + tasks
 }
 
 // deadByQueue counts the dead tasks by the JetStream names of their queues.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -198,6 +199,9 @@ func (n *Node) eachTask(ctx context.Context, f TaskFilter, each func(found) (boo
 				if q.Paced() {
 					add(wire.QueueStream(q.Name), wire.WaitPrefix(q.Name)+wire.StreamName(kind)+".*.*."+token, q.Name, kind)
 				}
+				if frame, _, framed := wire.SplitFramedID(token); framed || token == "*" {
+					add(wire.QueueStream(q.Name), wire.FrameSubject(q.Name, kind, "*", cmp.Or(frame, "*")), q.Name, kind)
+				}
 			}
 		}
 	}
@@ -213,10 +217,15 @@ func (n *Node) eachTask(ctx context.Context, f TaskFilter, each func(found) (boo
 		}
 	}
 	for i, place := range places {
-		more, err := n.eachMessage(ctx, place[0], place[1], func(token string) (bool, error) {
-			one := of[i]
-			one.token = token
-			return each(one)
+		more, err := n.eachMessage(ctx, place[0], place[1], func(subject string) (bool, error) {
+			for _, token := range tokensOf(subject, tokens) {
+				one := of[i]
+				one.token = token
+				if more, err := each(one); err != nil || !more {
+					return false, err
+				}
+			}
+			return true, nil
 		})
 		if err != nil || !more {
 			return err
@@ -225,8 +234,24 @@ func (n *Node) eachTask(ctx context.Context, f TaskFilter, each func(found) (boo
 	return nil
 }
 
-// eachMessage calls each with the last token of the subjects that match, oldest first, until it returns false.
-func (n *Node) eachMessage(ctx context.Context, name, subject string, each func(token string) (bool, error)) (more bool, err error) {
+// tokensOf names the tasks of a message on subject that are among wanted.
+func tokensOf(subject string, wanted []string) []string {
+	last := subject[strings.LastIndexByte(subject, '.')+1:]
+	_, count := wire.FramedTasks(map[string]uint64{subject: 1}, "*")
+	if count == 0 {
+		return []string{last} // one task, that the subject was made for
+	}
+	var all []string
+	for i := range int(min(count, task.MaxAtomic)) { //nolint:gosec // it is bounded
+		if token := wire.FramedID(last, i); wanted[0] == "*" || slices.Contains(wanted, token) {
+			all = append(all, token)
+		}
+	}
+	return all
+}
+
+// eachMessage calls each with the subjects that match, oldest first, until it returns false.
+func (n *Node) eachMessage(ctx context.Context, name, subject string, each func(subject string) (bool, error)) (more bool, err error) {
 	stream, err := n.js.Stream(ctx, wire.StreamName(name))
 	if err != nil {
 		return false, &fault.Error{Code: "task/unavailable", What: "the broker does not answer", Where: name, Err: err, Fix: "look at `hozo status`"}
@@ -243,7 +268,7 @@ func (n *Node) eachMessage(ctx context.Context, name, subject string, each func(
 		if task.State(msg.Header.Get(wire.HeaderState)) == task.Cancelled && name != wire.RecordStream {
 			continue // a tombstone
 		}
-		if more, err := each(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:]); err != nil || !more {
+		if more, err := each(msg.Subject); err != nil || !more {
 			return false, err
 		}
 	}
@@ -304,7 +329,11 @@ func (n *Node) purge(ctx context.Context, name string, dryRun bool) (Purged, err
 	if err != nil {
 		return done, &fault.Error{Code: "task/unavailable", What: "the broker does not answer", Where: q.Name, Err: err, Fix: "look at `hozo status`"}
 	}
-	before := stream.CachedInfo().State.Msgs
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(wire.QueueFrames(q.Name)))
+	if err != nil {
+		return done, fmt.Errorf("count the tasks of queue %s: %w", q.Name, err)
+	}
+	before := depthOf(info)
 	if dryRun {
 		done.Count = before - min(before, n.crons.Stored(q.Name)+marks(ctx, stream, q.Name))
 		return done, nil
@@ -315,9 +344,9 @@ func (n *Node) purge(ctx context.Context, name string, dryRun bool) (Purged, err
 			return done, fmt.Errorf("purge queue %s: %w", q.Name, err)
 		}
 	}
-	info, err := stream.Info(ctx)
-	if err == nil && info.State.Msgs < before {
-		done.Count = before - info.State.Msgs
+	info, err = stream.Info(ctx, jetstream.WithSubjectFilter(wire.QueueFrames(q.Name)))
+	if err == nil && depthOf(info) < before {
+		done.Count = before - depthOf(info)
 	}
 	return done, err
 }
