@@ -76,6 +76,10 @@ func (h Handle) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	if msg == nil {
+		// It may have ended between the two looks: its record is written before it leaves the queue.
+		if r, err = getRecord(ctx, h.conn, h.Kind, h.token()); err != nil || r.revision > 0 {
+			return r.status(), err
+		}
 		return Status{}, &fault.Error{Code: CodeUnknown, What: "nothing is known of the task", Where: h.where(), Fix: "set Keep of the kind to know what has become of its tasks"}
 	}
 	s := Status{State: Pending, Attempt: 1, Changed: msg.time}

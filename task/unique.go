@@ -86,7 +86,11 @@ func (h Handle) knownOnce(ctx context.Context) (bool, error) {
 		return r.revision > 0, err
 	}
 	msg, err := find(ctx, h.conn, h.queue, h.Kind, h.token())
-	return msg != nil, err
+	if msg != nil || err != nil {
+		return msg != nil, err
+	}
+	r, err = getRecord(ctx, h.conn, h.Kind, h.token()) // it may have ended between the two looks
+	return r.revision > 0, err
 }
 
 // find returns the message of a task: scheduled, or runnable with any priority; nil when there is none.

@@ -101,7 +101,7 @@ context.term()`, zmqPort)
 
 func natsPublish(t *testing.T, port string, c credential) {
 	t.Helper()
-	nc, err := nats.Connect("nats://"+net.JoinHostPort("127.0.0.1", port), nats.UserInfo(c.User, c.Password), nats.CustomInboxPrefix(c.InboxPrefix))
+	nc, err := nats.Connect("nats://"+net.JoinHostPort("127.0.0.1", port), nats.UserInfo(c.User, c.Password), nats.CustomInboxPrefix(c.InboxPrefix), nats.Timeout(testkit.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

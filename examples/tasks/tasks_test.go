@@ -81,7 +81,7 @@ func enqueueByNATS(t *testing.T, port, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect("nats://"+net.JoinHostPort("127.0.0.1", port), nats.UserInfo(c.User, c.Password), nats.CustomInboxPrefix(c.InboxPrefix))
+	nc, err := nats.Connect("nats://"+net.JoinHostPort("127.0.0.1", port), nats.UserInfo(c.User, c.Password), nats.CustomInboxPrefix(c.InboxPrefix), nats.Timeout(testkit.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestBrokerFollowsTheAccessFile(t *testing.T) {
 	}
 	allowed := func(user, password string) {
 		t.Helper()
-		nc, err := nats.Connect(r.url, nats.UserInfo(user, password), nats.NoReconnect())
+		nc, err := nats.Connect(r.url, nats.UserInfo(user, password), nats.NoReconnect(), nats.Timeout(testkit.Patience))
 		if err != nil {
 			t.Errorf("%q was refused: %v", user, err)
 			return

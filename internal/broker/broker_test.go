@@ -210,7 +210,7 @@ func runBroker(t *testing.T, cfg broker.Config) running {
 	}
 	t.Cleanup(stop)
 	testkit.Wait(t, b.Ready())
-	nc, err := nats.Connect(b.URL(), nats.UserInfo(broker.PlatformUser, "secret"), nats.NoReconnect())
+	nc, err := nats.Connect(b.URL(), nats.UserInfo(broker.PlatformUser, "secret"), nats.NoReconnect(), nats.Timeout(testkit.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

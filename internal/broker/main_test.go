@@ -66,7 +66,7 @@ func ack(t *testing.T, msgs ...jetstream.Msg) {
 // refused connects and expects the server to say no.
 func refused(t *testing.T, url, user, password string) {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.UserInfo(user, password), nats.NoReconnect())
+	nc, err := nats.Connect(url, nats.UserInfo(user, password), nats.NoReconnect(), nats.Timeout(testkit.Patience))
 	if err == nil {
 		nc.Close()
 		t.Errorf("%q got in", user)

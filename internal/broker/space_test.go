@@ -48,7 +48,7 @@ func fill(t *testing.T, dir string, left int64) string {
 // reconnecting connects so that the connection outlives the server.
 func reconnecting(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.UserInfo(broker.PlatformUser, "secret"), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	nc, err := nats.Connect(url, nats.UserInfo(broker.PlatformUser, "secret"), nats.MaxReconnects(-1), nats.Timeout(testkit.Patience), nats.ReconnectWait(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}

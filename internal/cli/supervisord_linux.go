@@ -60,6 +60,9 @@ clients of its XML-RPC. It goes into the background unless -n or nodaemon=true s
 	fl.StringVar(&f.minprocs, "minprocs", "", "processes that must be available")
 	fl.BoolVarP(&f.stripANSI, "strip_ansi", "t", false, "take escape sequences out of child logs")
 	fl.StringVar(&f.profile, "profile_options", "", "accepted and ignored: there is no Python to profile")
+	// Supervisor's -e is the level of the log. A flag of this name keeps that of all commands, which has the same letter, away.
+	fl.String("env", "", "")
+	_ = fl.MarkHidden("env") // it fails when there is no such flag
 	return cmd
 }
 

@@ -65,10 +65,10 @@ func TestCredentialsAreReplacedUnderLoadAndAcrossAKilledNode(t *testing.T) {
 		}
 	}
 	g := read()
-	if _, err := nats.Connect(p.bus(t), nats.UserInfo(g.User, g.Password+"x"), nats.NoReconnect()); err == nil {
+	if _, err := nats.Connect(p.bus(t), nats.UserInfo(g.User, g.Password+"x"), nats.NoReconnect(), nats.Timeout(testkit.Patience)); err == nil {
 		t.Error("a wrong password got in")
 	}
-	nc, err := nats.Connect(p.bus(t), nats.UserInfo(g.User, g.Password), nats.NoReconnect())
+	nc, err := nats.Connect(p.bus(t), nats.UserInfo(g.User, g.Password), nats.NoReconnect(), nats.Timeout(testkit.Patience))
 	if err != nil {
 		t.Fatalf("the current password is refused: %v", err)
 	}

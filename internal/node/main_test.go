@@ -392,7 +392,7 @@ func (p *project) admin(t *testing.T) jetstream.JetStream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(p.bus(t), nats.UserInfo(broker.PlatformUser, own.Password))
+	nc, err := nats.Connect(p.bus(t), nats.UserInfo(broker.PlatformUser, own.Password), nats.Timeout(testkit.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

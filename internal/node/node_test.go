@@ -138,6 +138,14 @@ func TestChangedWiringRestartsTheService(t *testing.T) {
 	})
 }
 
+// reader is the first reader of the first stream, with the zero value while the broker has not told of any.
+func reader(s status.Snapshot) status.Consumer {
+	if len(s.Streams) == 0 || len(s.Streams[0].Consumers) == 0 {
+		return status.Consumer{}
+	}
+	return s.Streams[0].Consumers[0]
+}
+
 func TestStoppedServiceStaysStoppedUntilStarted(t *testing.T) {
 	t.Parallel()
 	p := up(t, manifestServices, 1)
@@ -150,12 +158,12 @@ func TestStoppedServiceStaysStoppedUntilStarted(t *testing.T) {
 		t.Errorf("worker is %s after stop", got)
 	}
 	p.feed(t, "one")
-	p.await(t, "a backlog", func(s status.Snapshot) bool { return s.Streams[0].Consumers[0].Lag == 1 })
+	p.await(t, "a backlog", func(s status.Snapshot) bool { return reader(s).Lag == 1 })
 	if err := p.client.Start(ctx, "worker"); err != nil {
 		t.Fatal(err)
 	}
 	p.await(t, "the backlog worked off", func(s status.Snapshot) bool {
-		c := s.Streams[0].Consumers[0]
+		c := reader(s)
 		return c.Service == "worker" && c.Lag == 0 && c.InFlight == 0
 	})
 	before := pids(p.status(t))["worker.1"]

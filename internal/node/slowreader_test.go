@@ -54,6 +54,9 @@ func TestSlowServicesAmongTenAreNamed(t *testing.T) {
 				return false
 			}
 		}
+		if len(s.Streams) == 0 {
+			return false
+		}
 		for _, c := range s.Streams[0].Consumers {
 			if c.Service != "slow" && c.Service != "stopped" && c.Lag+uint64(c.InFlight) > 0 {
 				return false

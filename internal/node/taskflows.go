@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hozo-dev/hozo/bus"
@@ -63,12 +64,12 @@ func (n *Node) taskFlows(ctx context.Context, f FlowFilter) (FlowList, error) {
 		token = wire.TaskToken(f.ID)
 	}
 	looked := 0
-	_, err = n.eachMessage(ctx, wire.RecordStream, wire.FlowSubject(token), func(token string) (bool, error) {
+	_, err = n.eachMessage(ctx, wire.RecordStream, wire.FlowSubject(token), func(subject string) (bool, error) {
 		if len(list.Flows) == limit || looked >= mostLooked {
 			list.More = true
 			return false, nil
 		}
-		id, err := wire.ParseTaskToken(token)
+		id, err := wire.ParseTaskToken(subject[strings.LastIndexByte(subject, '.')+1:])
 		if err != nil {
 			return true, nil //nolint:nilerr // nothing that the task package has stored
 		}
