@@ -138,6 +138,7 @@ func (b bench) do(t testing.TB, todo task) done {
 	}
 	cmd := b.Command(t.Context(), b.program, onHost)
 	cmd.Stdin = bytes.NewReader(text)
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // see testkit.EndAtOnce
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
