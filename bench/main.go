@@ -5,6 +5,7 @@
 //	go run ./bench process [-quick] [-json] [-rounds N] [-only hozo,supervisord]
 //	go run ./bench messaging [-quick] [-json] [-rounds N] [-only hozo,libzmq]
 //	go run ./bench tasks [-quick] [-json] [-rounds N] [-only hozo,asynq]
+//	go run ./bench deploy [-quick] [-json] [-rounds N]
 //
 // It prints medians with their spread, the roofs of the machine, what an acknowledgement of each row survives, and at the
 // end one line a ratio: RATIO <name> <value> bar <bar>, turned so that higher is better. A checker counts and sums what
@@ -37,6 +38,7 @@ func areas() []area {
 		{"e2e", "HTTP, three stages and a store: MB/s and CPU beside Tornado + pyzmq + Celery + PostgreSQL", e2e},
 		{"process", "200 programs that crash, start, stop and write: beside supervisord and process-compose", processes},
 		{"messaging", "streams, fan-out, chains and calls between programs: beside libzmq, pyzmq, nats.go, JetStream and Watermill", messaging},
+		{"deploy", "50 resources on 1, 5 and 20 hosts over ssh: beside Ansible", deploys},
 		{"tasks", "a queue of tasks: beside Celery, RQ, asynq, River and the publishes and acknowledgements of JetStream alone", tasks},
 	}
 }

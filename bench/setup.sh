@@ -5,13 +5,15 @@ set -eu
 cd "$(dirname "$0")/.."
 
 python_modules="tornado zmq celery redis psycopg2 rq"
-packages="python3-tornado python3-zmq celery python3-celery python3-rq python3-redis redis-server postgresql python3-psycopg2 supervisor libzmq3-dev gcc libc6-dev"
+packages="python3-tornado python3-zmq celery python3-celery python3-rq python3-redis redis-server postgresql python3-psycopg2 supervisor libzmq3-dev gcc libc6-dev ansible-core openssh-server openssh-client iproute2"
 
 present() {
 	for module in $python_modules; do
 		/usr/bin/python3 -c "import $module" 2>/dev/null || { echo "missing: python module $module"; return 1; }
 	done
 	/usr/bin/python3 -m celery --version >/dev/null 2>&1 || { echo "missing: celery command"; return 1; }
+	command -v ansible-playbook >/dev/null || { echo "missing: ansible-playbook"; return 1; }
+	[ -x /usr/sbin/sshd ] || { echo "missing: sshd"; return 1; }
 	command -v redis-server >/dev/null || { echo "missing: redis-server"; return 1; }
 	command -v supervisord >/dev/null || { echo "missing: supervisord"; return 1; }
 	command -v cc >/dev/null || { echo "missing: cc"; return 1; }
