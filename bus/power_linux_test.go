@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,6 +81,53 @@ func TestPowerCuts(t *testing.T) {
 		t.Errorf("%d cuts took nothing of a stream that promises less: the disk forgets nothing", cuts)
 	}
 	t.Logf("%d cuts: %d events acknowledged with durability power, none lost; of %d with durability process %d lost", cuts, orders.total(), clicks.total(), lostClicks)
+}
+
+// TestPublishersWaitForASlowDisk offers events far faster than the disk takes them. The publisher keeps no more than its window
+// and has the others wait, and what it has acknowledged outlasts a loss of power.
+func TestPublishersWaitForASlowDisk(t *testing.T) {
+	t.Parallel()
+	disk := testkit.NewPowerDisk(t)
+	b := testkit.BrokerProcessIn(t, disk.Dir)
+	b.Declare(t, broker.StreamSpec{Name: "orders", Keep: time.Hour, MaxBytes: 1 << 30, Dedupe: time.Hour})
+	writer := dial(t, b, wire.Grant{Service: "writer", Publish: []wire.Route{{Subject: "orders", Stream: "orders", Power: true, Frames: true, Compression: "none"}}})
+	publisher, err := writer.NewPublisher("orders", bus.PublisherConfig{FrameBytes: 256 << 10, WindowBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const events, size, rate = 300, 32 << 10, 4 << 20 // two seconds of the disk
+	disk.Limit(rate)
+	began := time.Now()
+	text := strings.Repeat("x", size)
+	var wg sync.WaitGroup
+	for n := range events {
+		wg.Go(func() {
+			if _, err := publisher.Publish(context.WithoutCancel(t.Context()), encoded(t, item{N: n, Text: text})); err != nil {
+				t.Errorf("publish %d: %v", n, err)
+			}
+		})
+	}
+	wg.Wait()
+	if took, least := time.Since(began), time.Second*(events*size/2)/rate; took < least {
+		t.Errorf("%d events took %v: the disk was not slow", events, took)
+	}
+	disk.Limit(0)
+	b.Kill(t)
+	disk.Cut(t, 1)
+	b.StartAnew(t)
+	times := map[int]int{}
+	for _, e := range stored(t, b, "orders") {
+		var v item
+		if err := json.Unmarshal(e.data, &v); err != nil {
+			t.Fatalf("%s: %v", e.id, err)
+		}
+		times[v.N]++
+	}
+	for n := range events {
+		if times[n] != 1 {
+			t.Errorf("event %d is stored %d times", n, times[n])
+		}
+	}
 }
 
 // exactly fails t unless a stream holds what was acknowledged once each, and names those of the others. What got no answer in
