@@ -155,24 +155,31 @@ func (n *Node) carryOut(ctx context.Context, p *prepared, fresh bool) ([]plan.St
 
 // streamSteps says what changes in the broker's streams.
 func streamSteps(before, after broker.Layout) []plan.Step {
+	return listSteps("stream ", before.Streams, after.Streams, func(s broker.StreamSpec) string { return s.Name },
+		plan.Step{Op: plan.OpUpdate, Reason: "not in the manifest any more; what it holds is kept"})
+}
+
+// listSteps says what changes in a list of things with names. What is not there any more is gone, with its name filled in.
+func listSteps[T comparable](what string, before, after []T, name func(T) string, gone plan.Step) []plan.Step {
 	var steps []plan.Step
-	for _, s := range after.Streams {
-		i := slices.IndexFunc(before.Streams, func(old broker.StreamSpec) bool { return old.Name == s.Name })
-		step := plan.Step{Op: plan.OpUpdate, Name: "stream " + s.Name}
+	for _, one := range after {
+		i := slices.IndexFunc(before, func(old T) bool { return name(old) == name(one) })
+		step := plan.Step{Op: plan.OpUpdate, Name: what + name(one)}
 		switch {
 		case i < 0:
 			step.Op, step.Reason = plan.OpStart, "new"
-		case before.Streams[i] != s:
-			step.Keys = plan.Changed(before.Streams[i], s)
+		case before[i] != one:
+			step.Keys = plan.Changed(before[i], one)
 			step.Reason = plan.Because(step.Keys, "it changed")
 		default:
 			continue
 		}
 		steps = append(steps, step)
 	}
-	for _, old := range before.Streams {
-		if !slices.ContainsFunc(after.Streams, func(s broker.StreamSpec) bool { return s.Name == old.Name }) {
-			steps = append(steps, plan.Step{Op: plan.OpUpdate, Name: "stream " + old.Name, Reason: "not in the manifest any more; what it holds is kept"})
+	for _, old := range before {
+		if !slices.ContainsFunc(after, func(one T) bool { return name(one) == name(old) }) {
+			gone.Name = what + name(old)
+			steps = append(steps, gone)
 		}
 	}
 	return steps

@@ -128,25 +128,6 @@ func cronSteps(before, after *manifest.Manifest) []plan.Step {
 	if before == nil {
 		return nil
 	}
-	var steps []plan.Step
-	for _, c := range after.Crons {
-		i := slices.IndexFunc(before.Crons, func(old manifest.Cron) bool { return old.Name == c.Name })
-		step := plan.Step{Op: plan.OpUpdate, Name: "cron " + c.Name}
-		switch {
-		case i < 0:
-			step.Op, step.Reason = plan.OpStart, "new"
-		case before.Crons[i] != c:
-			step.Keys = plan.Changed(before.Crons[i], c)
-			step.Reason = plan.Because(step.Keys, "it changed")
-		default:
-			continue
-		}
-		steps = append(steps, step)
-	}
-	for _, old := range before.Crons {
-		if !slices.ContainsFunc(after.Crons, func(c manifest.Cron) bool { return c.Name == old.Name }) {
-			steps = append(steps, plan.Step{Op: plan.OpStop, Name: "cron " + old.Name, Reason: "not in the manifest any more"})
-		}
-	}
-	return steps
+	return listSteps("cron ", before.Crons, after.Crons, func(c manifest.Cron) string { return c.Name },
+		plan.Step{Op: plan.OpStop, Reason: "not in the manifest any more"})
 }
