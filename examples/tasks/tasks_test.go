@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/hozo-dev/hozo/internal/node"
 	"github.com/hozo-dev/hozo/internal/status"
 	"github.com/hozo-dev/hozo/internal/testkit"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -25,8 +26,7 @@ func TestProgramsInOtherLanguagesEnqueueAndDoTasks(t *testing.T) {
 	}
 	t.Parallel()
 	dir := testkit.TempDir(t)
-	hozo := filepath.Join(dir, "hozo")
-	command(t, ".", "go", "build", "-o", hozo, "../../cmd/hozo")
+	hozo := filepath.Join(testkit.Build(t, "../../cmd/hozo"), "hozo")
 	for _, name := range []string{"worker.py", "worker.mjs"} {
 		copyFile(t, name, filepath.Join(dir, name))
 	}

@@ -382,9 +382,6 @@ func TestSecretsAreNeverShown(t *testing.T) {
 }
 
 func TestASilentControllerLosesItsLease(t *testing.T) {
-	if os.Getenv("HOZO_LONG") == "" {
-		t.Skip("takes 20 s: HOZO_LONG=1")
-	}
 	t.Parallel()
 	l := settled(t, 1)
 	cfg := config(l, file("/srv/f", "x\n"))
